@@ -1,0 +1,208 @@
+// Package fake is an in-memory client for the objects of onelb.io, for tests.
+// It keeps objects, bumps resource versions, refuses stale updates and answers
+// watches; it does not check CEL rules.
+package fake
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/testing"
+
+	"github.com/onelb/onelb/api/client"
+	"github.com/onelb/onelb/api/v1alpha1"
+)
+
+// Clientset is the fake client. Reactors can be added to the embedded Fake.
+type Clientset struct {
+	testing.Fake
+
+	tracker testing.ObjectTracker
+	mu      sync.Mutex // guards version, and makes check-and-write atomic
+	version int64
+}
+
+var _ client.Interface = (*Clientset)(nil)
+
+// New makes a fake client that holds the given objects.
+func New(objects ...runtime.Object) *Clientset {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		panic(err) // a programming error in the types
+	}
+	c := &Clientset{
+		tracker: testing.NewObjectTracker(scheme, serializer.NewCodecFactory(scheme).UniversalDecoder()),
+	}
+	for _, o := range objects {
+		if err := c.stamp(o, true); err != nil {
+			panic(err)
+		}
+		if err := c.tracker.Add(o); err != nil {
+			panic(err)
+		}
+	}
+	c.AddReactor("*", "*", c.react)
+	c.AddWatchReactor("*", func(a testing.Action) (bool, watch.Interface, error) {
+		w, err := c.tracker.Watch(a.GetResource(), a.GetNamespace())
+		return true, w, err
+	})
+	return c
+}
+
+// IsWatchListSemanticsUnSupported tells informers to list first.
+func (c *Clientset) IsWatchListSemanticsUnSupported() bool { return true }
+
+// AddressPools returns the client for pools.
+func (c *Clientset) AddressPools() client.AddressPools {
+	return gentype.NewFakeClientWithList(&c.Fake, "",
+		v1alpha1.GroupVersion.WithResource("addresspools"), v1alpha1.GroupVersion.WithKind("AddressPool"),
+		func() *v1alpha1.AddressPool { return &v1alpha1.AddressPool{} },
+		func() *v1alpha1.AddressPoolList { return &v1alpha1.AddressPoolList{} },
+		func(dst, src *v1alpha1.AddressPoolList) { dst.ListMeta = src.ListMeta },
+		func(l *v1alpha1.AddressPoolList) []*v1alpha1.AddressPool { return gentype.ToPointerSlice(l.Items) },
+		func(l *v1alpha1.AddressPoolList, items []*v1alpha1.AddressPool) {
+			l.Items = gentype.FromPointerSlice(items)
+		})
+}
+
+// VirtualIPs returns the client for virtual IPs.
+func (c *Clientset) VirtualIPs() client.VirtualIPs {
+	return gentype.NewFakeClientWithList(&c.Fake, "",
+		v1alpha1.GroupVersion.WithResource("virtualips"), v1alpha1.GroupVersion.WithKind("VirtualIP"),
+		func() *v1alpha1.VirtualIP { return &v1alpha1.VirtualIP{} },
+		func() *v1alpha1.VirtualIPList { return &v1alpha1.VirtualIPList{} },
+		func(dst, src *v1alpha1.VirtualIPList) { dst.ListMeta = src.ListMeta },
+		func(l *v1alpha1.VirtualIPList) []*v1alpha1.VirtualIP { return gentype.ToPointerSlice(l.Items) },
+		func(l *v1alpha1.VirtualIPList, items []*v1alpha1.VirtualIP) {
+			l.Items = gentype.FromPointerSlice(items)
+		})
+}
+
+// react does what the API server does and the tracker does not: versions,
+// conflicts, finalizers.
+func (c *Clientset) react(a testing.Action) (bool, runtime.Object, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch a := a.(type) {
+	case testing.CreateActionImpl:
+		a.Object = a.Object.DeepCopyObject() // the caller's object stays as it was
+		if err := c.stamp(a.Object, true); err != nil {
+			return true, nil, err
+		}
+		return testing.ObjectReaction(c.tracker)(a)
+	case testing.UpdateActionImpl:
+		a.Object = a.Object.DeepCopyObject()
+		if err := c.checkVersion(a); err != nil {
+			return true, nil, err
+		}
+		return testing.ObjectReaction(c.tracker)(a)
+	case testing.DeleteActionImpl:
+		return c.delete(a)
+	case testing.PatchActionImpl:
+		handled, obj, err := testing.ObjectReaction(c.tracker)(a)
+		if err != nil || obj == nil {
+			return handled, obj, err
+		}
+		if err := c.stamp(obj, false); err != nil {
+			return true, nil, err
+		}
+		return true, obj, c.tracker.Update(a.GetResource(), obj, a.GetNamespace())
+	default:
+		return testing.ObjectReaction(c.tracker)(a)
+	}
+}
+
+func (c *Clientset) stamp(o runtime.Object, created bool) error {
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return fmt.Errorf("fake object: %w", err)
+	}
+	c.version++
+	m.SetResourceVersion(strconv.FormatInt(c.version, 10))
+	if created {
+		if m.GetUID() == "" {
+			m.SetUID(types.UID(fmt.Sprintf("uid-%d", c.version)))
+		}
+		if t := m.GetCreationTimestamp(); t.IsZero() {
+			m.SetCreationTimestamp(metav1.Now())
+		}
+	}
+	return nil
+}
+
+// checkVersion refuses a stale update and keeps the part of the object that
+// the update is not about: the status, or everything but the status.
+func (c *Clientset) checkVersion(a testing.UpdateActionImpl) error {
+	m, err := meta.Accessor(a.Object)
+	if err != nil {
+		return fmt.Errorf("fake object: %w", err)
+	}
+	old, err := c.tracker.Get(a.GetResource(), "", m.GetName())
+	if err != nil {
+		return err
+	}
+	om, err := meta.Accessor(old)
+	if err != nil {
+		return fmt.Errorf("fake object: %w", err)
+	}
+	if rv := m.GetResourceVersion(); rv != "" && rv != om.GetResourceVersion() {
+		return apierrors.NewConflict(a.GetResource().GroupResource(), m.GetName(), fmt.Errorf("have %s, want %s", rv, om.GetResourceVersion()))
+	}
+	keepOtherPart(a.Object, old, a.GetSubresource())
+	if om.GetDeletionTimestamp() != nil && len(m.GetFinalizers()) == 0 {
+		return c.tracker.Delete(a.GetResource(), "", m.GetName())
+	}
+	return c.stamp(a.Object, false)
+}
+
+func keepOtherPart(o, old runtime.Object, subresource string) {
+	switch n := o.(type) {
+	case *v1alpha1.VirtualIP:
+		if subresource == "status" {
+			n.Spec = old.(*v1alpha1.VirtualIP).Spec
+		} else {
+			n.Status = old.(*v1alpha1.VirtualIP).Status
+		}
+	case *v1alpha1.AddressPool:
+		if subresource == "status" {
+			n.Spec = old.(*v1alpha1.AddressPool).Spec
+		} else {
+			n.Status = old.(*v1alpha1.AddressPool).Status
+		}
+	}
+}
+
+func (c *Clientset) delete(a testing.DeleteActionImpl) (bool, runtime.Object, error) {
+	o, err := c.tracker.Get(a.GetResource(), "", a.GetName())
+	if err != nil {
+		return true, nil, err
+	}
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return true, nil, fmt.Errorf("fake object: %w", err)
+	}
+	if p := a.GetDeleteOptions().Preconditions; p != nil && p.ResourceVersion != nil && *p.ResourceVersion != m.GetResourceVersion() {
+		return true, nil, apierrors.NewConflict(a.GetResource().GroupResource(), a.GetName(), fmt.Errorf("have %s, want %s", *p.ResourceVersion, m.GetResourceVersion()))
+	}
+	if len(m.GetFinalizers()) == 0 {
+		return true, nil, c.tracker.Delete(a.GetResource(), "", a.GetName())
+	}
+	if m.GetDeletionTimestamp() == nil {
+		now := metav1.Now()
+		m.SetDeletionTimestamp(&now)
+		if err := c.stamp(o, false); err != nil {
+			return true, nil, err
+		}
+		return true, nil, c.tracker.Update(a.GetResource(), o, "")
+	}
+	return true, nil, nil
+}

@@ -1,0 +1,234 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Exposure says how the addresses of a pool are made reachable.
+// +kubebuilder:validation:Enum=L2;Router
+type Exposure string
+
+const (
+	// ExposureL2: the pool's network is the nodes' own; one node holds each
+	// address and answers ARP and NDP for it.
+	ExposureL2 Exposure = "L2"
+	// ExposureRouter: the pool's network is on the outer leg of a virtual
+	// router, which holds the addresses and translates them.
+	ExposureRouter Exposure = "Router"
+)
+
+// Forward says how a router brings traffic for a public address to the pods.
+// +kubebuilder:validation:Enum=NodePort;VIP
+type Forward string
+
+const (
+	// ForwardNodePort spreads new connections over the NodePorts of healthy nodes.
+	ForwardNodePort Forward = "NodePort"
+	// ForwardVIP maps the public address onto a second, private address from an
+	// L2 pool that one node holds. Needs no NodePorts.
+	ForwardVIP Forward = "VIP"
+)
+
+// AddressPool says where addresses come from and how they are exposed.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=pool;pools
+// +kubebuilder:printcolumn:name="Network",type=string,JSONPath=`.status.networkName`
+// +kubebuilder:printcolumn:name="Exposure",type=string,JSONPath=`.spec.exposure`
+// +kubebuilder:printcolumn:name="Used4",type=integer,JSONPath=`.status.ipv4.used`
+// +kubebuilder:printcolumn:name="Free4",type=integer,JSONPath=`.status.ipv4.free`
+// +kubebuilder:printcolumn:name="Used6",type=integer,JSONPath=`.status.ipv6.used`,priority=1
+// +kubebuilder:printcolumn:name="Free6",type=integer,JSONPath=`.status.ipv6.free`,priority=1
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63",message="the name of a pool has at most 63 characters: it is part of the name of its reservation in OpenNebula"
+type AddressPool struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   AddressPoolSpec   `json:"spec"`
+	Status AddressPoolStatus `json:"status,omitempty"`
+}
+
+// AddressPoolSpec is what a person asks for.
+//
+// +kubebuilder:validation:XValidation:rule="(self.exposure == 'Router') == has(self.router)",message="spec.router is required with exposure Router, and only there"
+// +kubebuilder:validation:XValidation:rule="!has(self.l2) || self.exposure == 'L2'",message="spec.l2 is only for exposure L2"
+// +kubebuilder:validation:XValidation:rule="self.network == oldSelf.network",message="spec.network cannot be changed: make a new pool and move the Services to it"
+// +kubebuilder:validation:XValidation:rule="self.exposure == oldSelf.exposure",message="spec.exposure cannot be changed: make a new pool and move the Services to it"
+type AddressPoolSpec struct {
+	// Network is the OpenNebula virtual network that addresses are reserved from.
+	Network NetworkReference `json:"network"`
+
+	// Ranges limits the pool to these addresses of the network. Empty: all of
+	// the network's static ranges.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Ranges []AddressRange `json:"ranges,omitempty"`
+
+	// Exposure says how the addresses are made reachable.
+	Exposure Exposure `json:"exposure"`
+
+	// AutoAssign lets Services that name no pool use this one. Default true.
+	// +optional
+	// +kubebuilder:default=true
+	AutoAssign *bool `json:"autoAssign,omitempty"`
+
+	// Priority orders the pools for Services that name none: the smallest
+	// number first, then by name.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Priority int32 `json:"priority,omitempty"`
+
+	// ChunkSize is the number of addresses by which the reservation in
+	// OpenNebula grows and shrinks. Default 8.
+	// +optional
+	// +kubebuilder:default=8
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=256
+	ChunkSize int32 `json:"chunkSize,omitempty"`
+
+	// ReserveAhead is the number of free addresses per family that are kept
+	// reserved, so that a Service gets one without asking OpenNebula. Default 4.
+	// +optional
+	// +kubebuilder:default=4
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=256
+	ReserveAhead *int32 `json:"reserveAhead,omitempty"`
+
+	// Quarantine is how long a released address is kept from other Services.
+	// Default 30s.
+	// +optional
+	// +kubebuilder:default="30s"
+	Quarantine *metav1.Duration `json:"quarantine,omitempty"`
+
+	// L2 tunes exposure L2.
+	// +optional
+	L2 *L2Spec `json:"l2,omitempty"`
+
+	// Router names the virtual router of exposure Router.
+	// +optional
+	Router *RouterSpec `json:"router,omitempty"`
+}
+
+// NetworkReference names one OpenNebula virtual network.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.id) != has(self.name)",message="give either id or name of the virtual network"
+// +kubebuilder:validation:XValidation:rule="!has(self.owner) || has(self.name)",message="owner goes with name"
+type NetworkReference struct {
+	// ID of the virtual network.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ID *int32 `json:"id,omitempty"`
+	// Name of the virtual network. Names are unique per owner only: if several
+	// visible networks have it, give the owner or the ID.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name,omitempty"`
+	// Owner is the OpenNebula user who owns the network called Name.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Owner string `json:"owner,omitempty"`
+}
+
+// AddressRange is a run of addresses of one family, both ends included.
+//
+// +kubebuilder:validation:XValidation:rule="isIP(self.start) && isIP(self.end) && ip(self.start).family() == ip(self.end).family()",message="start and end are addresses of the same family"
+type AddressRange struct {
+	// +kubebuilder:validation:MaxLength=45
+	Start string `json:"start"`
+	// +kubebuilder:validation:MaxLength=45
+	End string `json:"end"`
+}
+
+// L2Spec tunes how nodes hold the addresses of a pool.
+type L2Spec struct {
+	// Interfaces are names, or regular expressions that match whole names, of
+	// the node interfaces that hold the addresses. Empty: the interface that
+	// has an address in the same network.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Interfaces []string `json:"interfaces,omitempty"`
+}
+
+// RouterSpec says which virtual router exposes the addresses, and how.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.forward) && self.forward == 'VIP') == has(self.innerPool)",message="innerPool is required with forward VIP, and only there"
+type RouterSpec struct {
+	// Name of a router in the cloud-config file.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// Forward says how packets get from the router to the pods. Default NodePort.
+	// +optional
+	// +kubebuilder:default=NodePort
+	Forward Forward `json:"forward,omitempty"`
+	// InnerPool names the L2 pool of the private addresses of forward VIP.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	InnerPool string `json:"innerPool,omitempty"`
+}
+
+// AddressPoolStatus is what is there.
+type AddressPoolStatus struct {
+	// NetworkID is the OpenNebula ID of the pool's network.
+	// +optional
+	NetworkID *int32 `json:"networkID,omitempty"`
+	// NetworkName is the OpenNebula name of the pool's network.
+	// +optional
+	NetworkName string `json:"networkName,omitempty"`
+	// ReservationID is the OpenNebula ID of the reservation that the addresses are in.
+	// +optional
+	ReservationID *int32 `json:"reservationID,omitempty"`
+	// IPv4 counts the IPv4 addresses.
+	// +optional
+	IPv4 *AddressCounts `json:"ipv4,omitempty"`
+	// IPv6 counts the IPv6 addresses.
+	// +optional
+	IPv6 *AddressCounts `json:"ipv6,omitempty"`
+	// Conditions: Ready.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// ObservedGeneration is the generation of the spec that this status is about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+}
+
+// AddressCounts counts the addresses of one family. An address is Used from
+// the creation of its VirtualIP to its deletion, quarantine included.
+type AddressCounts struct {
+	// Total is what the pool could give in all: reserved ones, and free ones of the network.
+	Total int64 `json:"total"`
+	// Reserved is how many of them are in our reservation.
+	Reserved int64 `json:"reserved"`
+	// Used is how many have a VirtualIP.
+	Used int64 `json:"used"`
+	// Free is Total minus Used.
+	Free int64 `json:"free"`
+	// Held is how many are on hold in OpenNebula.
+	Held int64 `json:"held"`
+}
+
+// AddressPoolList is a list of pools.
+//
+// +kubebuilder:object:root=true
+type AddressPoolList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []AddressPool `json:"items"`
+}
+
+// Conditions of an AddressPool.
+const (
+	// PoolReady is true when the pool can give addresses.
+	PoolReady = "Ready"
+)

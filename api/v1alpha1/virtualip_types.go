@@ -1,0 +1,187 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// AddressFinalizer is on every VirtualIP: only the cloud-controller-manager
+// removes the object, after the address is back.
+const AddressFinalizer = "onelb.io/address"
+
+// Phase is where an address is in its life.
+// +kubebuilder:validation:Enum=Active;Releasing;Quarantined
+type Phase string
+
+const (
+	// PhaseActive: at least one Service has the address.
+	PhaseActive Phase = "Active"
+	// PhaseReleasing: no Service has it; router, holder and OpenNebula are letting go.
+	PhaseReleasing Phase = "Releasing"
+	// PhaseQuarantined: it is free everywhere, and waits before it is given again.
+	PhaseQuarantined Phase = "Quarantined"
+)
+
+// TrafficPolicy is a Service's externalTrafficPolicy.
+// +kubebuilder:validation:Enum=Cluster;Local
+type TrafficPolicy string
+
+const (
+	// TrafficPolicyCluster: every node may hold the address.
+	TrafficPolicyCluster TrafficPolicy = "Cluster"
+	// TrafficPolicyLocal: only nodes with a ready endpoint of the Service.
+	TrafficPolicyLocal TrafficPolicy = "Local"
+)
+
+// Role is what an address is for.
+// +kubebuilder:validation:Enum=L2;Router;Inner
+type Role string
+
+const (
+	// RoleL2: published, held by a node.
+	RoleL2 Role = "L2"
+	// RoleRouter: published, held by a virtual router.
+	RoleRouter Role = "Router"
+	// RoleInner: the private address behind a RoleRouter address of the same
+	// Service with forward VIP, held by a node.
+	RoleInner Role = "Inner"
+)
+
+// HeldByNode reports whether node agents hold addresses of this role.
+func (r Role) HeldByNode() bool { return r == RoleL2 || r == RoleInner }
+
+// VirtualIP is one allocated address. It is named after the address, so that
+// the API server itself refuses a second allocation. It is the record of IPAM
+// and what node agents act on. It is made and removed by the
+// cloud-controller-manager; see VirtualIPName for the name.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,path=virtualips,singular=virtualip,shortName=vip;vips
+// +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
+// +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
+// +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.services[*].name`
+// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.services[*].namespace`
+// +kubebuilder:printcolumn:name="Role",type=string,JSONPath=`.spec.role`
+// +kubebuilder:printcolumn:name="Holder",type=string,JSONPath=`.status.holder.name`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="OnHold",type=string,JSONPath=`.status.conditions[?(@.type=="OnHold")].status`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="ip(self.spec.address).family() == 6 || self.metadata.name == self.spec.address",message="a VirtualIP is named after its address"
+type VirtualIP struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   VirtualIPSpec   `json:"spec"`
+	Status VirtualIPStatus `json:"status,omitempty"`
+}
+
+// VirtualIPSpec is written by the cloud-controller-manager.
+//
+// +kubebuilder:validation:XValidation:rule="self.address == oldSelf.address",message="spec.address cannot be changed"
+// +kubebuilder:validation:XValidation:rule="self.pool == oldSelf.pool",message="spec.pool cannot be changed"
+// +kubebuilder:validation:XValidation:rule="self.role == oldSelf.role",message="spec.role cannot be changed"
+// +kubebuilder:validation:XValidation:rule="(self.role == 'Router') == has(self.router)",message="spec.router is required with role Router, and only there"
+type VirtualIPSpec struct {
+	// Address in canonical form, for example 203.0.113.7 or 2001:db8::7.
+	// +kubebuilder:validation:MaxLength=45
+	// +kubebuilder:validation:XValidation:rule="isIP(self) && ip.isCanonical(self)",message="not an IP address in canonical form"
+	Address string `json:"address"`
+	// Pool is the AddressPool that the address is from.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Pool string `json:"pool"`
+	// Role is what the address is for.
+	Role Role `json:"role"`
+	// Services behind the address, sorted by namespace and name. Empty: the
+	// address is being released; nobody may hold it.
+	// +optional
+	// +listType=map
+	// +listMapKey=uid
+	// +kubebuilder:validation:MaxItems=64
+	Services []ServiceReference `json:"services,omitempty"`
+	// TrafficPolicy of the Services.
+	// +kubebuilder:default=Cluster
+	TrafficPolicy TrafficPolicy `json:"trafficPolicy,omitempty"`
+	// Interfaces is copied from the pool, see L2Spec.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Interfaces []string `json:"interfaces,omitempty"`
+	// Router is the virtual router that holds the address (role Router).
+	// +optional
+	Router *VirtualIPRouter `json:"router,omitempty"`
+}
+
+// ServiceReference names a Service and the very object that had that name.
+type ServiceReference struct {
+	Namespace string    `json:"namespace"`
+	Name      string    `json:"name"`
+	UID       types.UID `json:"uid"`
+}
+
+// VirtualIPRouter is the router side of an address.
+type VirtualIPRouter struct {
+	// Name of the router in the cloud-config file.
+	Name string `json:"name"`
+	// Forward says how packets get from the router to the pods.
+	Forward Forward `json:"forward"`
+}
+
+// VirtualIPStatus has two writers: the cloud-controller-manager writes all but
+// Holder, the node agent that holds the address writes Holder. Both patch
+// their own fields only.
+type VirtualIPStatus struct {
+	// Phase of the address' life.
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+	// Holder is the node that answers for the address. Nil: none does.
+	// +optional
+	// +nullable
+	Holder *Holder `json:"holder,omitempty"`
+	// Router tells how far the router is (role Router).
+	// +optional
+	Router *RouterState `json:"router,omitempty"`
+	// ReleasedAt is when OpenNebula had the address back; quarantine counts from here.
+	// +optional
+	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
+	// Conditions: OnHold.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Holder is a node that answers ARP and NDP for an address.
+type Holder struct {
+	// Name of the node.
+	Name string `json:"name"`
+	// Interface of the node that has the address.
+	Interface string `json:"interface"`
+	// Since is when this node took the address.
+	Since metav1.MicroTime `json:"since"`
+	// Epoch counts the takeovers of the address; the higher claim wins.
+	Epoch int64 `json:"epoch"`
+}
+
+// RouterState is what the router last acknowledged for an address.
+type RouterState struct {
+	// Generation of the router's document in which the address is programmed.
+	Generation int64 `json:"generation"`
+}
+
+// Conditions of a VirtualIP.
+const (
+	// VirtualIPOnHold is true when the address is on hold in OpenNebula.
+	VirtualIPOnHold = "OnHold"
+)
+
+// VirtualIPList is a list of VirtualIPs.
+//
+// +kubebuilder:object:root=true
+type VirtualIPList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []VirtualIP `json:"items"`
+}

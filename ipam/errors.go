@@ -1,0 +1,33 @@
+package ipam
+
+import "errors"
+
+var (
+	// ErrNotFound: there is no such network, reservation or range, or our
+	// OpenNebula user may not see it.
+	ErrNotFound = errors.New("not found")
+	// ErrAmbiguous: several networks have that name.
+	ErrAmbiguous = errors.New("name is ambiguous")
+	// ErrExists: the name of the reservation is taken.
+	ErrExists = errors.New("name is taken")
+	// ErrNoSpace: no address, or no run of that many addresses, is free.
+	ErrNoSpace = errors.New("no free address")
+	// ErrInUse: the address, or the range, is in use.
+	ErrInUse = errors.New("in use")
+	// ErrNotReady: the network is being made or deleted; try again.
+	ErrNotReady = errors.New("not ready")
+	// ErrDenied: our OpenNebula user lacks a right, or a quota is used up.
+	ErrDenied = errors.New("denied")
+	// ErrUnauthenticated: OpenNebula does not accept our credentials.
+	ErrUnauthenticated = errors.New("not authenticated")
+	// ErrUnavailable: OpenNebula cannot be reached, hangs, or answers garbage.
+	ErrUnavailable = errors.New("OpenNebula is unavailable")
+	// ErrForeign: the reservation belongs to another cluster.
+	ErrForeign = errors.New("belongs to another cluster")
+	// ErrTaken: the address has a record already.
+	ErrTaken = errors.New("address is taken")
+	// ErrUnknownPool: there is no such pool.
+	ErrUnknownPool = errors.New("no such pool")
+	// ErrConflict: the record was changed by somebody else; read it again.
+	ErrConflict = errors.New("record has changed")
+)
