@@ -28,6 +28,14 @@ var (
 	ErrTaken = errors.New("address is taken")
 	// ErrUnknownPool: there is no such pool.
 	ErrUnknownPool = errors.New("no such pool")
+	// ErrOutside: the wanted address is not one that the pool can give.
+	ErrOutside = errors.New("not an address of the pool")
+	// ErrWrongParent: the reservation was cut out of another network.
+	ErrWrongParent = errors.New("reservation of another network")
+	// ErrUnusable: the pool's settings or its network cannot work as they are.
+	ErrUnusable = errors.New("cannot be used")
+	// ErrLeaving: the pool is being removed.
+	ErrLeaving = errors.New("pool is being removed")
 	// ErrConflict: the record was changed by somebody else; read it again.
 	ErrConflict = errors.New("record has changed")
 )

@@ -90,8 +90,8 @@ type ReserveRequest struct {
 	// range; NoNetwork makes a new reservation.
 	Into NetworkID
 	Size int
-	// Range and First choose the addresses: the range of the parent, and the
-	// first address in it. First is optional; with First, the caller has made
+	// Range and First choose the addresses: the range of the parent (always
+	// given; 0 is a range), and the first address in it. First is optional; with First, the caller has made
 	// sure that Size addresses from First are inside the range (OpenNebula does
 	// not check, and corrupts the parent).
 	Range RangeID
@@ -116,6 +116,10 @@ type Networks interface {
 	// FreeRange gives one range of a reservation back to its parent: ErrInUse
 	// if it has leases, ErrNotFound if it is gone.
 	FreeRange(ctx context.Context, id NetworkID, r RangeID) error
+	// DeleteReservation gives a whole reservation back to its parent: ErrInUse
+	// if it has leases, ErrNotReady while it is being made. Deleting one that is
+	// gone is no error.
+	DeleteReservation(ctx context.Context, id NetworkID) error
 	// Annotate adds or replaces attributes in a network's template, leaving
 	// all others as they are.
 	Annotate(ctx context.Context, id NetworkID, attributes map[string]string) error

@@ -100,6 +100,9 @@ type VirtualIPSpec struct {
 	// +listMapKey=uid
 	// +kubebuilder:validation:MaxItems=64
 	Services []ServiceReference `json:"services,omitempty"`
+	// ReleaseTime is when the last Service was taken off the address.
+	// +optional
+	ReleaseTime *metav1.Time `json:"releaseTime,omitempty"`
 	// TrafficPolicy of the Services.
 	// +kubebuilder:default=Cluster
 	TrafficPolicy TrafficPolicy `json:"trafficPolicy,omitempty"`

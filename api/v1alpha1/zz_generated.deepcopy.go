@@ -369,6 +369,10 @@ func (in *VirtualIPSpec) DeepCopyInto(out *VirtualIPSpec) {
 		*out = make([]ServiceReference, len(*in))
 		copy(*out, *in)
 	}
+	if in.ReleaseTime != nil {
+		in, out := &in.ReleaseTime, &out.ReleaseTime
+		*out = (*in).DeepCopy()
+	}
 	if in.Interfaces != nil {
 		in, out := &in.Interfaces, &out.Interfaces
 		*out = make([]string, len(*in))

@@ -203,7 +203,7 @@ func (p *parser) quoted(expecting string) (string, error) {
 		case c == '"':
 			p.pos = i + 1
 			return b.String(), nil
-		case c == '\\' && i+1 < len(p.in) && (p.in[i+1] == '"' || p.in[i+1] == '\\'):
+		case c == '\\' && i+1 < len(p.in) && p.in[i+1] == '"':
 			i++
 			b.WriteByte(p.in[i])
 		default:

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -101,8 +102,8 @@ func (c *Clientset) react(a testing.Action) (bool, runtime.Object, error) {
 		return testing.ObjectReaction(c.tracker)(a)
 	case testing.UpdateActionImpl:
 		a.Object = a.Object.DeepCopyObject()
-		if err := c.checkVersion(a); err != nil {
-			return true, nil, err
+		if done, err := c.checkVersion(a); done || err != nil {
+			return true, a.Object, err
 		}
 		return testing.ObjectReaction(c.tracker)(a)
 	case testing.DeleteActionImpl:
@@ -112,10 +113,7 @@ func (c *Clientset) react(a testing.Action) (bool, runtime.Object, error) {
 		if err != nil || obj == nil {
 			return handled, obj, err
 		}
-		if err := c.stamp(obj, false); err != nil {
-			return true, nil, err
-		}
-		return true, obj, c.tracker.Update(a.GetResource(), obj, a.GetNamespace())
+		return true, obj, c.finish(a.GetResource(), obj)
 	default:
 		return testing.ObjectReaction(c.tracker)(a)
 	}
@@ -139,29 +137,46 @@ func (c *Clientset) stamp(o runtime.Object, created bool) error {
 	return nil
 }
 
-// checkVersion refuses a stale update and keeps the part of the object that
-// the update is not about: the status, or everything but the status.
-func (c *Clientset) checkVersion(a testing.UpdateActionImpl) error {
-	m, err := meta.Accessor(a.Object)
+// finish stores a changed object, or removes it when it waited for its last
+// finalizer to go.
+func (c *Clientset) finish(gvr schema.GroupVersionResource, o runtime.Object) error {
+	m, err := meta.Accessor(o)
 	if err != nil {
 		return fmt.Errorf("fake object: %w", err)
+	}
+	if m.GetDeletionTimestamp() != nil && len(m.GetFinalizers()) == 0 {
+		return c.tracker.Delete(gvr, "", m.GetName())
+	}
+	if err := c.stamp(o, false); err != nil {
+		return err
+	}
+	return c.tracker.Update(gvr, o, "")
+}
+
+// checkVersion refuses a stale update and keeps the part of the object that
+// the update is not about: the status, or everything but the status. It
+// reports whether it has removed the object.
+func (c *Clientset) checkVersion(a testing.UpdateActionImpl) (bool, error) {
+	m, err := meta.Accessor(a.Object)
+	if err != nil {
+		return false, fmt.Errorf("fake object: %w", err)
 	}
 	old, err := c.tracker.Get(a.GetResource(), "", m.GetName())
 	if err != nil {
-		return err
+		return false, err
 	}
 	om, err := meta.Accessor(old)
 	if err != nil {
-		return fmt.Errorf("fake object: %w", err)
+		return false, fmt.Errorf("fake object: %w", err)
 	}
 	if rv := m.GetResourceVersion(); rv != "" && rv != om.GetResourceVersion() {
-		return apierrors.NewConflict(a.GetResource().GroupResource(), m.GetName(), fmt.Errorf("have %s, want %s", rv, om.GetResourceVersion()))
+		return false, apierrors.NewConflict(a.GetResource().GroupResource(), m.GetName(), fmt.Errorf("have %s, want %s", rv, om.GetResourceVersion()))
 	}
 	keepOtherPart(a.Object, old, a.GetSubresource())
 	if om.GetDeletionTimestamp() != nil && len(m.GetFinalizers()) == 0 {
-		return c.tracker.Delete(a.GetResource(), "", m.GetName())
+		return true, c.tracker.Delete(a.GetResource(), "", m.GetName())
 	}
-	return c.stamp(a.Object, false)
+	return false, c.stamp(a.Object, false)
 }
 
 func keepOtherPart(o, old runtime.Object, subresource string) {

@@ -1,0 +1,198 @@
+# onelb. `make help` lists the targets; ARGS goes to the program behind a target.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# One set of build flags everywhere, the lab's own builds included, so that what is
+# compiled once serves all. A clone that belongs to somebody else must build too:
+# git is asked for a version here, where a failure does not matter, and not by the
+# go command.
+export GOFLAGS := -trimpath -buildvcs=false
+export CGO_ENABLED := 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
+
+ARGS ?=
+FUZZTIME ?= 20s
+PROGRAMS := opennebula-cloud-controller-manager onelb-node onelb-router onelbctl
+IMAGES := opennebula-cloud-controller-manager onelb-node
+TOOL := go tool -modfile=test/tools/go.mod
+LOG := build/test.log
+
+# Packages with a place of their own in `make test`.
+STAGED := /test/(contract|e2e|bench|lab)(/|$$)
+UNIT = $$(go list ./... | grep -vE '$(STAGED)')
+
+##@ Every day
+
+.PHONY: help
+help: ## Say what there is
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nARGS="..." is passed on, for example: make demo ARGS=--once, make bench ARGS="-run failover", make e2e ARGS="-run TestDemo".\n'
+
+.PHONY: demo
+demo: build/demo ## Whole private datacenter on this machine, a Service in it, answers from outside (root); ARGS=--once ends by itself
+	@$(need-root)
+	@exec build/demo $(ARGS)
+
+.PHONY: check
+check: ## Quick and without root: format, vet, unit tests, project rules
+	@$(gofmt-clean)
+	go vet ./...
+	go test -timeout 5m $(ARGS) $(UNIT)
+
+.PHONY: test
+test: ## All that CI runs (root): check, unit tests with the race detector, contract, lab and end to end
+	@$(need-root)
+	@mkdir -p build; : > $(LOG)
+	@$(MAKE) deps vet race contract kube e2e || { $(summary); echo "make test: FAILED"; exit 1; }
+	@$(summary); echo "make test: passed"
+
+.PHONY: fmt
+fmt: ## Format all Go code (gofumpt, gci)
+	$(TOOL) golangci-lint fmt ./...
+
+.PHONY: lint
+lint: ## golangci-lint with .golangci.yml
+	$(TOOL) golangci-lint run $(ARGS) ./...
+
+.PHONY: generate
+generate: ## Regenerate CRDs, deepcopy code and gRPC code
+	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=manifests/base/crds
+	@$(call proto,.)
+
+.PHONY: verify
+verify: ## Generated files and go.mod files are up to date (changes nothing)
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(TOOL) controller-gen object paths=./api/... output:object:dir="$$tmp/api" crd output:crd:dir="$$tmp/crds"; \
+	diff -u manifests/base/crds "$$tmp/crds"; \
+	diff -u api/v1alpha1/zz_generated.deepcopy.go "$$tmp/api/zz_generated.deepcopy.go"; \
+	$(call proto,$$tmp); \
+	find "$$tmp" -name '*.pb.go' -printf '%P\n' | while read -r f; do diff -u "$$f" "$$tmp/$$f"; done
+	@for m in . test/tools test/kube; do (cd $$m && go mod tidy -diff); done
+	@echo "generated files and go.mod files are up to date"
+
+##@ Parts of make test
+
+.PHONY: vet
+vet: ## gofmt and go vet
+	@$(gofmt-clean)
+	go vet ./...
+
+.PHONY: race
+race: deps ## Unit tests with the race detector
+	@mkdir -p build
+	@echo "unit tests with the race detector"
+	@CGO_ENABLED=1 go test -race -count=1 -timeout 10m $(ARGS) $(UNIT) 2>&1 | tee -a $(LOG)
+
+.PHONY: contract
+contract: ## What the provider relies on, against the simulator or, with ONE_XMLRPC and ONE_AUTH, a real front-end
+	@mkdir -p build
+	@go test -count=1 -timeout 10m $(ARGS) ./test/contract/... 2>&1 | tee -a $(LOG)
+
+.PHONY: kube
+kube: ## Build etcd and Kubernetes for the lab (first time about 12 minutes on two cores)
+	go run ./test/lab/cmd/lab build
+
+.PHONY: e2e
+e2e: kube ## The lab and what runs in it, in network namespaces (root)
+	@$(need-root)
+	@mkdir -p build
+	@go test -count=1 -v -p 1 -timeout 30m $(ARGS) ./test/lab/... ./test/e2e/... 2>&1 | tee -a $(LOG)
+
+.PHONY: fuzz
+fuzz: ## Each fuzz test for FUZZTIME (20s)
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | sort | while read -r file; do \
+	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
+	    echo "$$name in $$(dirname "$$file")"; \
+	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: build/bench ## Measure in the lab, write bench.json (root); ARGS="-run failover" for a part
+	@$(need-root)
+	@exec build/bench $(ARGS)
+
+##@ Delivery
+
+.PHONY: build
+build: ## Static binaries in bin/
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+
+.PHONY: images
+images: build ## Images from scratch with buildah, also as archives in build/images (root)
+	@$(need-root)
+	@$(call ensure,buildah:buildah /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+	@for p in $(IMAGES); do \
+	  dir=build/images/$$p; mkdir -p $$dir; \
+	  cp bin/$$p manifests/images/Containerfile.$$p $$dir/; \
+	  cp /etc/ssl/certs/ca-certificates.crt $$dir/; \
+	  buildah $(BUILDAH_FLAGS) build --isolation chroot -f $$dir/Containerfile.$$p -t onelb/$$p:$(VERSION) $$dir; \
+	  rm -f build/images/$$p.tar; \
+	  buildah $(BUILDAH_FLAGS) push onelb/$$p:$(VERSION) oci-archive:build/images/$$p.tar:onelb/$$p:$(VERSION); \
+	done
+
+.PHONY: deps
+deps: ## Install what is missing for make test: a C compiler (race detector), nft, ip
+	@$(call ensure,gcc:gcc /usr/include/stdio.h:libc6-dev nft:nftables ip:iproute2 /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+
+.PHONY: clean
+clean: ## Remove what the targets above made here
+	rm -rf bin build bench.json
+
+# The programs behind demo and bench are built and then executed in place of the
+# shell, so that a signal reaches them and not a `go run` in between.
+.PHONY: build/demo build/bench
+build/demo:
+	@mkdir -p build
+	@go build -o $@ ./test/lab/cmd/demo
+build/bench:
+	@mkdir -p build
+	@go build -o $@ ./test/bench/cmd/bench
+
+define need-root
+if [ "$$(id -u)" != 0 ]; then echo "make $@ makes network namespaces and so needs root; make check does not" >&2; exit 1; fi
+endef
+
+define gofmt-clean
+files=$$(find . -name '*.go' -not -path './build/*' -print0 | xargs -0 gofmt -l); \
+if [ -n "$$files" ]; then printf 'not formatted (make fmt):\n%s\n' "$$files" >&2; exit 1; fi
+endef
+
+# The verdict of each package again, and each test that failed.
+define summary
+printf '\n'; grep -E '^(ok|FAIL|panic:|[[:space:]]*--- FAIL)|DATA RACE' $(LOG) || true
+endef
+
+# ensure COMMAND-OR-FILE:PACKAGE... installs the packages of what is missing.
+define ensure
+missing=; \
+for pair in $(1); do \
+  want=$${pair%%:*}; \
+  case $$want in \
+    /*) [ -e "$$want" ] || missing="$$missing $${pair##*:}" ;; \
+    *) PATH=$$PATH:/usr/sbin:/sbin command -v "$$want" >/dev/null || missing="$$missing $${pair##*:}" ;; \
+  esac; \
+done; \
+if [ -n "$$missing" ]; then \
+  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "please install:$$missing" >&2; exit 1; fi; \
+  echo "installing:$$missing"; \
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >/dev/null 2>&1 || \
+  { apt-get update -q >/dev/null; DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; }; \
+fi
+endef
+
+# proto DIR generates Go code of all .proto files below DIR.
+define proto
+files=$$(find . -name '*.proto' -not -path './build/*' | sort); \
+if [ -n "$$files" ]; then \
+  $(call ensure,protoc:protobuf-compiler); \
+  bin=$$(mktemp -d); \
+  go build -modfile=test/tools/go.mod -o "$$bin/" google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc; \
+  PATH="$$bin:$$PATH" protoc -I . --go_out=$(1) --go_opt=paths=source_relative --go-grpc_out=$(1) --go-grpc_opt=paths=source_relative $$files; \
+  rm -rf "$$bin"; \
+fi
+endef

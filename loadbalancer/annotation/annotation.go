@@ -1,0 +1,109 @@
+// Package annotation holds the annotations that onelb reads on Services, as
+// typed keys. The reference page is generated from All, so an annotation that
+// is not listed there does not exist.
+package annotation
+
+import (
+	"fmt"
+	"net/netip"
+	"sort"
+	"strings"
+)
+
+// Prefix is in front of every key of ours.
+const Prefix = "onelb.io/"
+
+// Key is one annotation.
+type Key struct {
+	Name    string // whole name, with prefix
+	Value   string // form of the value, for the reference page
+	Meaning string
+}
+
+var (
+	// Pool names the AddressPool that the Service's addresses come from.
+	Pool = Key{Name: Prefix + "pool", Value: "name of an AddressPool", Meaning: "Take the addresses from this pool, also if its `autoAssign` is false. A Service that has addresses of another pool gets new ones."}
+	// Address asks for certain addresses.
+	Address = Key{Name: Prefix + "address", Value: "one address, or one IPv4 and one IPv6 address with a comma between", Meaning: "Give the Service these very addresses. They have to be in a pool and free. Takes precedence over `spec.loadBalancerIP`, which is read too."}
+)
+
+// All lists every annotation, sorted by name.
+func All() []Key { return []Key{Address, Pool} }
+
+// Request is what a Service asks for through annotations and the deprecated
+// spec.loadBalancerIP.
+type Request struct {
+	Pool      string       // empty: any
+	Addresses []netip.Addr // sorted, at most one for each family
+}
+
+// Parse reads a Service's annotations. An unknown key with our prefix, or a
+// value that cannot be read, is an error: nothing that somebody asked for is
+// passed over in silence.
+func Parse(annotations map[string]string, loadBalancerIP string) (Request, error) {
+	var r Request
+	if err := known(annotations); err != nil {
+		return r, err
+	}
+	r.Pool = strings.TrimSpace(annotations[Pool.Name])
+	source, text := "annotation "+Address.Name, annotations[Address.Name]
+	if text == "" {
+		source, text = "spec.loadBalancerIP", loadBalancerIP
+	}
+	if text == "" {
+		return r, nil
+	}
+	addrs, err := parseAddresses(text)
+	if err != nil {
+		return r, fmt.Errorf("%s %q: %w", source, text, err)
+	}
+	r.Addresses = addrs
+	return r, nil
+}
+
+func known(annotations map[string]string) error {
+	var unknown []string
+	for name := range annotations {
+		if !strings.HasPrefix(name, Prefix) {
+			continue
+		}
+		found := false
+		for _, k := range All() {
+			found = found || k.Name == name
+		}
+		if !found {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	sort.Strings(unknown)
+	names := make([]string, 0, len(All()))
+	for _, k := range All() {
+		names = append(names, k.Name)
+	}
+	return fmt.Errorf("unknown annotation %s: remove it, or use one of %s", strings.Join(unknown, ", "), strings.Join(names, ", "))
+}
+
+func parseAddresses(text string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for part := range strings.SplitSeq(text, ",") {
+		a, err := netip.ParseAddr(strings.TrimSpace(part))
+		if err != nil {
+			return nil, fmt.Errorf("not an IP address: %w", err)
+		}
+		a = a.Unmap()
+		if a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+			return nil, fmt.Errorf("%s cannot be the address of a Service", a)
+		}
+		for _, b := range out {
+			if a.Is4() == b.Is4() {
+				return nil, fmt.Errorf("%s and %s are of the same family: give at most one for each", b, a)
+			}
+		}
+		out = append(out, a)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Less(out[j]) })
+	return out, nil
+}

@@ -1,0 +1,256 @@
+package loadbalancer
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/router"
+)
+
+// kubeProxyHealthz is where kube-proxy says whether its node may get new traffic.
+var kubeProxyHealthz = router.Check{Port: 10256, Path: "/healthz"}
+
+// documentInput is all that a router's document is made from.
+type documentInput struct {
+	// VIPs with role Router on this router, with Services behind them.
+	VIPs []*v1alpha1.VirtualIP
+	// Service returns the very object of a reference; nil if it is gone.
+	Service func(v1alpha1.ServiceReference) *corev1.Service
+	// Inner returns the inner address of a Service; invalid if there is none.
+	Inner func(ref v1alpha1.ServiceReference, is4 bool) netip.Addr
+	Nodes []*corev1.Node
+	// Slices returns a Service's EndpointSlices.
+	Slices func(v1alpha1.ServiceReference) []*discoveryv1.EndpointSlice
+}
+
+// makeDocument builds the desired state of one router. It is pure: the same
+// input gives the same document. What cannot be expressed is left out and
+// returned as an error for each Service; Ensure has refused such Services.
+func makeDocument(in documentInput) (router.Document, []error) {
+	b := documentBuilder{in: in, groups: map[string]router.Group{}}
+	for _, v := range in.VIPs {
+		b.add(v)
+	}
+	d := router.Document{Frontends: b.frontends}
+	for _, g := range b.groups {
+		d.Groups = append(d.Groups, g)
+	}
+	return d.Normalize(), b.problems
+}
+
+type documentBuilder struct {
+	in        documentInput
+	groups    map[string]router.Group
+	frontends []router.Frontend
+	problems  []error
+}
+
+func (b *documentBuilder) add(v *v1alpha1.VirtualIP) {
+	a, err := netip.ParseAddr(v.Spec.Address)
+	if err != nil {
+		b.problems = append(b.problems, fmt.Errorf("VirtualIP %s: %w", v.Name, err))
+		return
+	}
+	for _, ref := range v.Spec.Services {
+		svc := b.in.Service(ref)
+		if svc == nil {
+			continue
+		}
+		if err := b.addService(a, v.Spec.Router.Forward, ref, svc); err != nil {
+			b.problems = append(b.problems, fmt.Errorf("Service %s/%s: %w", ref.Namespace, ref.Name, err))
+		}
+	}
+}
+
+func (b *documentBuilder) addService(a netip.Addr, forward v1alpha1.Forward, ref v1alpha1.ServiceReference, svc *corev1.Service) error {
+	group, err := b.group(a, forward, ref, svc)
+	if err != nil {
+		return err
+	}
+	ranges, err := sourceRanges(svc, a.Is4())
+	if err != nil {
+		return err
+	}
+	for _, p := range svc.Spec.Ports {
+		f := router.Frontend{
+			Address: a, Protocol: router.Protocol(cmp.Or(p.Protocol, corev1.ProtocolTCP)), Port: uint16(p.Port), //nolint:gosec // 1..65535 by the API
+			Service: ref.Namespace + "/" + ref.Name, Group: group, SourceRanges: ranges,
+		}
+		f.BackendPort = f.Port
+		if forward == v1alpha1.ForwardNodePort {
+			if p.NodePort == 0 {
+				return fmt.Errorf("port %s has no NodePort", portName(p))
+			}
+			f.BackendPort = uint16(p.NodePort) //nolint:gosec // 1..65535 by the API
+		}
+		b.frontends = append(b.frontends, f)
+	}
+	return nil
+}
+
+// group returns the name of the backends of a Service, made if need be. All
+// Services that spread over all nodes share one group.
+func (b *documentBuilder) group(a netip.Addr, forward v1alpha1.Forward, ref v1alpha1.ServiceReference, svc *corev1.Service) (string, error) {
+	family := "ipv6"
+	if a.Is4() {
+		family = "ipv4"
+	}
+	if forward == v1alpha1.ForwardVIP {
+		inner := b.in.Inner(ref, a.Is4())
+		if !inner.IsValid() {
+			return "", fmt.Errorf("no inner address for %s yet", a)
+		}
+		name := "vip-" + inner.String()
+		b.groups[name] = router.Group{Name: name, Members: []router.Member{{Address: inner}}}
+		return name, nil
+	}
+	if svc.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+		name := "nodes-" + family
+		if _, ok := b.groups[name]; !ok {
+			check := kubeProxyHealthz
+			b.groups[name] = router.Group{Name: name, Members: b.members(a.Is4(), nil), Check: &check}
+		}
+		return name, nil
+	}
+	name := fmt.Sprintf("local-%s/%s-%s", ref.Namespace, ref.Name, family)
+	g := router.Group{Name: name, Members: b.members(a.Is4(), endpointNodes(b.in.Slices(ref)))}
+	if p := svc.Spec.HealthCheckNodePort; p != 0 {
+		g.Check = &router.Check{Port: uint16(p), Path: "/healthz"} //nolint:gosec // 1..65535 by the API
+	}
+	b.groups[name] = g
+	return name, nil
+}
+
+// members lists the nodes that may get traffic; only those in the set, unless it is nil.
+func (b *documentBuilder) members(is4 bool, only map[string]int) []router.Member {
+	var out []router.Member
+	for _, n := range b.in.Nodes {
+		weight := 1
+		if only != nil {
+			weight = only[n.Name]
+		}
+		if weight == 0 || !mayServe(n) {
+			continue
+		}
+		if a := nodeAddress(n, is4); a.IsValid() {
+			out = append(out, router.Member{Address: a, Node: n.Name, Weight: min(weight, router.MaxWeight)})
+		}
+	}
+	return out
+}
+
+// mayServe leaves out nodes that people, or their deletion, took out of load
+// balancing. Readiness is not looked at: the router asks the node itself.
+func mayServe(n *corev1.Node) bool {
+	if _, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]; excluded {
+		return false
+	}
+	return n.DeletionTimestamp.IsZero()
+}
+
+func nodeAddress(n *corev1.Node, is4 bool) netip.Addr {
+	for _, a := range n.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		if ip, err := netip.ParseAddr(a.Address); err == nil && ip.Unmap().Is4() == is4 && !ip.IsLinkLocalUnicast() {
+			return ip.Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+// endpointNodes counts the endpoints on each node that may get traffic: ready
+// ones, or, if there is none at all, those that still serve while they end.
+func endpointNodes(slicesOf []*discoveryv1.EndpointSlice) map[string]int {
+	ready, serving := map[string]int{}, map[string]int{}
+	seen := map[string]bool{} // a dual-stack endpoint stands in two slices
+	for _, s := range slicesOf {
+		for _, e := range s.Endpoints {
+			if e.NodeName == nil {
+				continue
+			}
+			if e.TargetRef != nil {
+				if seen[string(e.TargetRef.UID)] {
+					continue
+				}
+				seen[string(e.TargetRef.UID)] = true
+			}
+			switch {
+			case e.Conditions.Ready == nil || *e.Conditions.Ready:
+				ready[*e.NodeName]++
+			case e.Conditions.Serving != nil && *e.Conditions.Serving:
+				serving[*e.NodeName]++
+			}
+		}
+	}
+	if len(ready) > 0 {
+		return ready
+	}
+	return serving
+}
+
+// sourceRanges are the client networks of one family. A Service with ranges of
+// the other family only lets nobody of this one in, which needs a range too.
+func sourceRanges(svc *corev1.Service, is4 bool) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range svc.Spec.LoadBalancerSourceRanges {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("spec.loadBalancerSourceRanges: %w", err)
+		}
+		if p.Addr().Unmap().Is4() == is4 {
+			out = append(out, p.Masked())
+		}
+	}
+	if len(svc.Spec.LoadBalancerSourceRanges) > 0 && len(out) == 0 {
+		none := netip.PrefixFrom(netip.IPv6Unspecified(), 128)
+		if is4 {
+			none = netip.PrefixFrom(netip.IPv4Unspecified(), 32)
+		}
+		out = append(out, none) // no packet comes from the unspecified address
+	}
+	return out, nil
+}
+
+// buildDocument gathers what a router's document is made from, and makes it.
+func (c *Controller) buildDocument(name string) router.Document {
+	vips := c.o.Store.Objects(func(v *v1alpha1.VirtualIP) bool {
+		return v.Spec.Role == v1alpha1.RoleRouter && v.Spec.Router != nil && v.Spec.Router.Name == name && len(v.Spec.Services) > 0
+	})
+	d, problems := makeDocument(documentInput{
+		VIPs: vips, Service: c.service, Inner: c.innerAddress, Nodes: c.nodes(), Slices: c.slices,
+	})
+	for _, err := range problems {
+		klog.V(2).InfoS("Left out of a router's document", "router", name, "reason", err)
+	}
+	routerFrontends.WithLabelValues(name).Set(float64(len(d.Frontends)))
+	return d
+}
+
+func (c *Controller) innerAddress(ref v1alpha1.ServiceReference, is4 bool) netip.Addr {
+	for _, r := range c.o.Store.OwnedBy(ref.UID) {
+		if role(r) == v1alpha1.RoleInner && r.Address.Is4() == is4 {
+			return r.Address
+		}
+	}
+	return netip.Addr{}
+}
+
+func (c *Controller) nodes() []*corev1.Node {
+	var out []*corev1.Node
+	for _, obj := range c.o.Nodes.GetStore().List() {
+		if n, ok := obj.(*corev1.Node); ok {
+			out = append(out, n)
+		}
+	}
+	slices.SortFunc(out, func(a, b *corev1.Node) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}

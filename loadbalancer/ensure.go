@@ -1,0 +1,272 @@
+package loadbalancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/cloud-provider/api"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/virtualip"
+)
+
+var _ cloudprovider.LoadBalancer = (*Controller)(nil)
+
+// GetLoadBalancerName returns namespace/name of the Service: nothing in
+// OpenNebula is named after a Service.
+func (c *Controller) GetLoadBalancerName(_ context.Context, _ string, svc *corev1.Service) string {
+	return svc.Namespace + "/" + svc.Name
+}
+
+// GetLoadBalancer reports whether anything of the Service is left: the service
+// controller calls EnsureLoadBalancerDeleted only if so.
+func (c *Controller) GetLoadBalancer(ctx context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	if err := c.waitReady(ctx); err != nil {
+		return nil, false, err
+	}
+	records := c.o.Store.OwnedBy(svc.UID)
+	if len(records) == 0 {
+		return nil, false, nil
+	}
+	return status(svc, records), true, nil
+}
+
+// EnsureLoadBalancer gives the Service its addresses and returns them.
+func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	defer c.locks.lock(svc.UID)()
+	start := time.Now()
+	st, err := c.ensure(ctx, svc)
+	observeEnsure(start, err)
+	if err == nil {
+		c.events.Cleared(svc)
+		return st, nil
+	}
+	klog.FromContext(ctx).Error(err, "Service has no load balancer yet", "service", klog.KObj(svc))
+	c.events.Failed(svc, err)
+	if errors.Is(err, errRefused) {
+		return nil, err
+	}
+	// The library's own back-off grows to five minutes, too long for a Service
+	// that waits for a pool that somebody is just making.
+	return nil, api.NewRetryError(err.Error(), c.o.RetryAfter)
+}
+
+func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.LoadBalancerStatus, error) {
+	if err := c.waitReady(ctx); err != nil {
+		return nil, err
+	}
+	have := c.o.Store.OwnedBy(svc.UID)
+	wants, err := planWants(svc, c.pools.Views(), currentPools(have))
+	if err != nil {
+		return nil, err
+	}
+	records, err := c.addresses(ctx, svc, wants, have)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.program(ctx, svc, records); err != nil {
+		return nil, err
+	}
+	if err := c.releaseOthers(ctx, svc, records); err != nil {
+		return nil, err
+	}
+	return status(svc, records), nil
+}
+
+// currentPools maps each family to the pool of the published address.
+func currentPools(records []ipam.Record) map[ipam.Family]string {
+	out := map[ipam.Family]string{}
+	for _, r := range records {
+		if role(r) != v1alpha1.RoleInner {
+			out[familyOf(r.Address)] = r.Pool
+		}
+	}
+	return out
+}
+
+// addresses keeps or allocates what the Service has to have: the published
+// addresses, and behind each router with forward VIP an inner one.
+func (c *Controller) addresses(ctx context.Context, svc *corev1.Service, wants []want, have []ipam.Record) ([]ipam.Record, error) {
+	var out []ipam.Record
+	for _, w := range wants {
+		r, p, err := c.keepOrAllocate(ctx, svc, w, have, false)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+		if p.Exposure != v1alpha1.ExposureRouter || p.Router.Forward != v1alpha1.ForwardVIP {
+			continue
+		}
+		inner, err := c.innerPool(p)
+		if err != nil {
+			return nil, err
+		}
+		r, _, err = c.keepOrAllocate(ctx, svc, want{Family: w.Family, Pools: []*poolView{inner}}, have, true)
+		if err != nil {
+			return nil, fmt.Errorf("inner address for %s: %w", out[len(out)-1].Address, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func (c *Controller) innerPool(p *poolView) (*poolView, error) {
+	inner, ok := c.pools.View(p.Router.InnerPool)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("%w is called %q, which is the innerPool of AddressPool %s", errNoPool, p.Router.InnerPool, p.Name)
+	case inner.Exposure != v1alpha1.ExposureL2:
+		return nil, refuse("innerPool %s of AddressPool %s has exposure %s: it must be L2", inner.Name, p.Name, inner.Exposure)
+	}
+	return inner, nil
+}
+
+func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w want, have []ipam.Record, inner bool) (ipam.Record, *poolView, error) {
+	for _, p := range w.Pools {
+		for _, r := range have {
+			if !fits(r, w, p, inner) {
+				continue
+			}
+			if err := checkPorts(svc, p); err != nil {
+				return r, p, err
+			}
+			return r, p, c.o.Store.SetDetail(ctx, r.Address, detailFor(svc, p, inner))
+		}
+	}
+	var errs []error
+	for _, p := range w.Pools {
+		if err := checkPorts(svc, p); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r, err := c.allocate(ctx, svc, w, p, inner)
+		if err == nil {
+			return r, p, nil
+		}
+		errs = append(errs, fmt.Errorf("AddressPool %s: %w", p.Name, err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return ipam.Record{}, nil, errors.Join(errs...)
+}
+
+// fits reports whether an address that the Service has is what it has to have.
+func fits(r ipam.Record, w want, p *poolView, inner bool) bool {
+	return r.Phase == ipam.Active && r.Pool == p.Name && familyOf(r.Address) == w.Family &&
+		(role(r) == v1alpha1.RoleInner) == inner &&
+		(!w.Address.IsValid() || w.Address == r.Address)
+}
+
+func role(r ipam.Record) v1alpha1.Role {
+	d, _ := r.Detail.(virtualip.Detail)
+	return d.Role
+}
+
+func (c *Controller) allocate(ctx context.Context, svc *corev1.Service, w want, p *poolView, inner bool) (ipam.Record, error) {
+	start := time.Now()
+	r, err := c.o.Allocator.Allocate(ctx, ipam.Request{
+		Pool: p.Name, Family: w.Family, Want: w.Address,
+		Owner:  ipam.Owner{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID)},
+		Detail: detailFor(svc, p, inner),
+	})
+	if err != nil {
+		return r, err
+	}
+	observeAllocate(start)
+	c.events.Allocated(svc, r, inner)
+	return r, nil
+}
+
+// program has the routers run what the Service needs of them, and waits for it.
+func (c *Controller) program(ctx context.Context, svc *corev1.Service, records []ipam.Record) error {
+	for _, r := range records {
+		d, _ := r.Detail.(virtualip.Detail)
+		if d.Router == nil {
+			continue
+		}
+		rs := c.routers[d.Router.Name]
+		if rs == nil {
+			return refuse("router %q of AddressPool %s is not in the cloud-config file: add it there, or change the pool", d.Router.Name, r.Pool)
+		}
+		generation, err := rs.Sync(ctx)
+		if err != nil {
+			return fmt.Errorf("router %s: %w", d.Router.Name, err)
+		}
+		if err := c.programmed(ctx, svc, r, generation); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// programmed records the first generation in which the router has an address.
+func (c *Controller) programmed(ctx context.Context, svc *corev1.Service, r ipam.Record, generation uint64) error {
+	vs := c.o.Store.Objects(func(v *v1alpha1.VirtualIP) bool { return v.Spec.Address == r.Address.String() })
+	if len(vs) == 0 || vs[0].Status.Router != nil {
+		return nil
+	}
+	if err := c.o.Store.SetRouterGeneration(ctx, r.Address, generation); err != nil {
+		return err
+	}
+	d, _ := r.Detail.(virtualip.Detail)
+	c.events.Programmed(svc, r.Address, d.Router.Name)
+	return nil
+}
+
+// releaseOthers takes the Service off addresses that it no longer has to have.
+// It comes last: what replaces them works by then.
+func (c *Controller) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Record) error {
+	for _, r := range c.o.Store.OwnedBy(svc.UID) {
+		if slices.ContainsFunc(keep, func(k ipam.Record) bool { return k.Address == r.Address }) {
+			continue
+		}
+		if err := c.release(ctx, svc, r.Address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Controller) release(ctx context.Context, svc *corev1.Service, a netip.Addr) error {
+	if err := c.o.Store.Disown(ctx, a, svc.UID); err != nil {
+		return err
+	}
+	c.events.Released(svc, a)
+	c.VirtualIPsChanged()
+	return nil
+}
+
+// UpdateLoadBalancer is called when the set of nodes has changed. The routers'
+// documents follow the watched nodes by themselves, so this only makes sure
+// that they look now.
+func (c *Controller) UpdateLoadBalancer(context.Context, string, *corev1.Service, []*corev1.Node) error {
+	c.kickRouters()
+	return nil
+}
+
+// EnsureLoadBalancerDeleted takes the Service off all its addresses. That is
+// durable when it returns; what has to happen to each address goes on without
+// the Service.
+func (c *Controller) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	defer c.locks.lock(svc.UID)()
+	if err := c.waitReady(ctx); err != nil {
+		return err
+	}
+	c.events.Cleared(svc)
+	return c.releaseOthers(ctx, svc, nil)
+}

@@ -1,0 +1,101 @@
+package loadbalancer
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/onelb/onelb/ipam"
+)
+
+// Reasons of events. Reference: docs/reference/events.md.
+const (
+	// ReasonIPAllocated: the Service has got an address.
+	ReasonIPAllocated = "IPAllocated"
+	// ReasonIPReleased: the Service no longer has an address.
+	ReasonIPReleased = "IPReleased"
+	// ReasonRouterProgrammed: the router forwards the address for the first time.
+	ReasonRouterProgrammed = "RouterProgrammed"
+	// ReasonAllocationFailed: the Service cannot have what it asks for, now.
+	ReasonAllocationFailed = "AllocationFailed"
+	// ReasonRefused: the Service cannot have what it asks for until it, or its
+	// pool, is edited.
+	ReasonRefused = "Refused"
+	// ReasonPoolNotReady: the pool cannot give addresses.
+	ReasonPoolNotReady = "PoolNotReady"
+	// ReasonPoolReady: the pool can give addresses.
+	ReasonPoolReady = "PoolReady"
+	// ReasonRestored: a VirtualIP in use was deleted by somebody and made anew.
+	ReasonRestored = "VirtualIPRestored"
+)
+
+// events sends events on transitions only: the same failure of the same
+// object, seen again at each retry, is one event.
+type events struct {
+	recorder record.EventRecorder
+
+	mu   sync.Mutex // guards last
+	last map[types.UID]string
+}
+
+func newEvents(r record.EventRecorder) *events {
+	return &events{recorder: r, last: map[types.UID]string{}}
+}
+
+func (e *events) Allocated(svc *corev1.Service, r ipam.Record, inner bool) {
+	what := "Address"
+	if inner {
+		what = "Inner address"
+	}
+	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPAllocated, "%s %s from AddressPool %s", what, r.Address, r.Pool)
+}
+
+func (e *events) Released(svc *corev1.Service, a netip.Addr) {
+	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPReleased, "Address %s is given back", a)
+}
+
+func (e *events) Programmed(svc *corev1.Service, a netip.Addr, router string) {
+	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonRouterProgrammed, "Router %s forwards %s", router, a)
+}
+
+// Failed sends one event for a failure, until it changes or is cleared.
+func (e *events) Failed(svc *corev1.Service, err error) {
+	reason := ReasonAllocationFailed
+	if strings.HasPrefix(err.Error(), errRefused.Error()) {
+		reason = ReasonRefused
+	}
+	e.once(svc, svc.UID, corev1.EventTypeWarning, reason, err.Error())
+}
+
+// Cleared forgets an object's failure: the next one is a transition.
+func (e *events) Cleared(svc *corev1.Service) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.last, svc.UID)
+}
+
+// once sends an event unless it is the last one that was sent for the object.
+func (e *events) once(obj runtime.Object, uid types.UID, kind, reason, message string) {
+	e.mu.Lock()
+	same := e.last[uid] == reason+message
+	e.last[uid] = reason + message
+	e.mu.Unlock()
+	if !same {
+		e.recorder.Event(obj, kind, reason, trim(message))
+	}
+}
+
+// trim cuts a message to what an event holds (1024 bytes).
+func trim(s string) string {
+	const most = 1000
+	if len(s) <= most {
+		return s
+	}
+	return fmt.Sprintf("%s …", strings.ToValidUTF8(s[:most], ""))
+}

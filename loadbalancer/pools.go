@@ -1,0 +1,365 @@
+package loadbalancer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/api/client"
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/ipam"
+)
+
+// Defaults of an AddressPool, for objects that were made before the API server
+// filled them in.
+const (
+	defaultChunk      = 8
+	defaultAhead      = 4
+	defaultQuarantine = 30 * time.Second
+	statusTimeout     = 10 * time.Second
+)
+
+// poolSet hands the AddressPool objects to IPAM and writes their status.
+type poolSet struct {
+	client   client.AddressPools
+	informer cache.SharedIndexInformer
+	ipam     Allocator
+	events   *events
+	routers  []string
+	queue    workqueue.TypedRateLimitingInterface[string]
+
+	mu      sync.Mutex // guards views
+	views   map[string]*poolView
+	invalid map[string]error
+}
+
+func newPoolSet(c client.AddressPools, inf cache.SharedIndexInformer, a Allocator, e *events, routers []string) *poolSet {
+	return &poolSet{
+		client: c, informer: inf, ipam: a, events: e, routers: routers,
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
+		views: map[string]*poolView{}, invalid: map[string]error{},
+	}
+}
+
+func (p *poolSet) watch() error {
+	_, err := p.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    p.changed,
+		UpdateFunc: func(_, o any) { p.changed(o) },
+		DeleteFunc: p.changed,
+	})
+	if err != nil {
+		return fmt.Errorf("watch AddressPools: %w", err)
+	}
+	return nil
+}
+
+func (p *poolSet) changed(obj any) {
+	if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = d.Obj
+	}
+	p.load()
+	if pool, ok := obj.(*v1alpha1.AddressPool); ok {
+		p.queue.Add(pool.Name)
+	}
+}
+
+// statusChanged is called by IPAM, from any goroutine.
+func (p *poolSet) statusChanged(name string) { p.queue.Add(name) }
+
+// load gives IPAM the whole set as it is now. It does nothing before the set is
+// known, since a pool that is missing is a pool that goes.
+func (p *poolSet) load() {
+	if !p.informer.HasSynced() {
+		return
+	}
+	specs := []ipam.PoolSpec{}
+	views := map[string]*poolView{}
+	invalid := map[string]error{}
+	for _, obj := range p.informer.GetStore().List() {
+		pool, ok := obj.(*v1alpha1.AddressPool)
+		if !ok {
+			continue
+		}
+		v := viewOf(pool)
+		views[pool.Name] = v
+		spec, err := specOf(pool)
+		if err == nil {
+			err = p.checkRouter(pool)
+		}
+		if err != nil {
+			invalid[pool.Name] = err
+			v.Problem = err
+			if spec.Name == "" {
+				continue
+			}
+		}
+		specs = append(specs, spec)
+	}
+	slices.SortFunc(specs, func(a, b ipam.PoolSpec) int { return compareStrings(a.Name, b.Name) })
+	p.mu.Lock()
+	p.views, p.invalid = views, invalid
+	p.mu.Unlock()
+	p.ipam.SetPools(specs)
+}
+
+func compareStrings(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func (p *poolSet) checkRouter(pool *v1alpha1.AddressPool) error {
+	r := pool.Spec.Router
+	if r == nil || slices.Contains(p.routers, r.Name) {
+		return nil
+	}
+	return fmt.Errorf("router %q is not in the cloud-config file: add it under routers, or change spec.router.name", r.Name)
+}
+
+// Views returns all pools with what IPAM says of them now, sorted by name.
+func (p *poolSet) Views() []*poolView {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]*poolView, 0, len(p.views))
+	for _, v := range p.views {
+		out = append(out, p.complete(v))
+	}
+	slices.SortFunc(out, func(a, b *poolView) int { return compareStrings(a.Name, b.Name) })
+	return out
+}
+
+// View returns one pool.
+func (p *poolSet) View(name string) (*poolView, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v, ok := p.views[name]
+	if !ok {
+		return nil, false
+	}
+	return p.complete(v), true
+}
+
+// complete adds IPAM's view to a copy of v.
+func (p *poolSet) complete(v *poolView) *poolView {
+	c := *v
+	st, ok := p.ipam.PoolStatus(v.Name)
+	switch {
+	case c.Problem != nil:
+	case !ok:
+		c.Problem = errors.New("it is not set up yet")
+	case !st.Ready:
+		c.Problem = fmt.Errorf("%s: %s", st.Reason, st.Message)
+	}
+	if ok && st.Ready {
+		c.Families = familiesOf(st)
+	}
+	return &c
+}
+
+func familiesOf(st ipam.PoolStatus) []ipam.Family {
+	out := []ipam.Family{}
+	if st.IPv4.Total > 0 {
+		out = append(out, ipam.IPv4)
+	}
+	if st.IPv6.Total > 0 {
+		out = append(out, ipam.IPv6)
+	}
+	return out
+}
+
+// Run writes the pools' status until ctx ends.
+func (p *poolSet) Run(ctx context.Context) {
+	p.load()
+	go func() { <-ctx.Done(); p.queue.ShutDown() }()
+	for {
+		name, quit := p.queue.Get()
+		if quit {
+			return
+		}
+		if err := p.writeStatus(ctx, name); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Cannot write the status of an AddressPool; trying again", "addressPool", name)
+			p.queue.AddRateLimited(name)
+		} else {
+			p.queue.Forget(name)
+		}
+		p.queue.Done(name)
+	}
+}
+
+func (p *poolSet) writeStatus(ctx context.Context, name string) error {
+	obj, ok, err := p.informer.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return err
+	}
+	pool, ok := obj.(*v1alpha1.AddressPool)
+	if !ok {
+		return nil
+	}
+	st, known := p.ipam.PoolStatus(name)
+	p.mu.Lock()
+	invalid := p.invalid[name]
+	p.mu.Unlock()
+	if !known && invalid == nil {
+		return nil // IPAM will call again
+	}
+	next := poolStatus(pool, st, invalid)
+	observePool(name, st, apimeta.IsStatusConditionTrue(next.Conditions, v1alpha1.PoolReady))
+	p.announce(pool, next)
+	if equality.Semantic.DeepEqual(pool.Status, next) {
+		return nil
+	}
+	body, err := json.Marshal(map[string]any{"status": next})
+	if err != nil {
+		return fmt.Errorf("encode status of AddressPool %s: %w", name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	_, err = p.client.Patch(ctx, name, types.MergePatchType, body, metav1.PatchOptions{}, "status")
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("write status of AddressPool %s: %w", name, err)
+	}
+	return nil
+}
+
+// announce sends an event when the pool's readiness, or its reason, changes.
+func (p *poolSet) announce(pool *v1alpha1.AddressPool, next v1alpha1.AddressPoolStatus) {
+	c := apimeta.FindStatusCondition(next.Conditions, v1alpha1.PoolReady)
+	old := apimeta.FindStatusCondition(pool.Status.Conditions, v1alpha1.PoolReady)
+	if c == nil || (old != nil && old.Status == c.Status && old.Reason == c.Reason) {
+		return
+	}
+	if c.Status == metav1.ConditionTrue {
+		p.events.once(pool, pool.UID, corev1.EventTypeNormal, ReasonPoolReady, c.Message)
+		return
+	}
+	p.events.once(pool, pool.UID, corev1.EventTypeWarning, ReasonPoolNotReady, c.Reason+": "+c.Message)
+}
+
+// Event sends IPAM's event on the pool it is about.
+func (p *poolSet) Event(e ipam.Event) {
+	obj, ok, err := p.informer.GetStore().GetByKey(e.Pool)
+	if err != nil || !ok {
+		return
+	}
+	if pool, ok := obj.(*v1alpha1.AddressPool); ok {
+		p.events.recorder.Event(pool, string(e.Type), e.Reason, trim(e.Message))
+	}
+}
+
+func poolStatus(pool *v1alpha1.AddressPool, st ipam.PoolStatus, invalid error) v1alpha1.AddressPoolStatus {
+	next := *pool.Status.DeepCopy()
+	next.ObservedGeneration = pool.Generation
+	if st.Ready {
+		id, res := int32(st.NetworkID), int32(st.ReservationID) //nolint:gosec // OpenNebula's IDs are 32 bits
+		next.NetworkID, next.ReservationID, next.NetworkName = &id, &res, st.NetworkName
+		next.IPv4, next.IPv6 = counts(st.IPv4), counts(st.IPv6)
+	}
+	c := metav1.Condition{
+		Type: v1alpha1.PoolReady, Status: metav1.ConditionTrue, Reason: "Ready",
+		Message: "The pool can give addresses.", ObservedGeneration: pool.Generation,
+	}
+	switch {
+	case invalid != nil:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, "Invalid", invalid.Error()
+	case !st.Ready:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, st.Reason, st.Message
+	}
+	apimeta.SetStatusCondition(&next.Conditions, c)
+	return next
+}
+
+func counts(c ipam.Counts) *v1alpha1.AddressCounts {
+	if c.Total == 0 && c.Used == 0 {
+		return nil
+	}
+	return &v1alpha1.AddressCounts{
+		Total: int64(c.Total), Reserved: int64(c.Reserved), Used: int64(c.Used), Free: int64(c.Free), Held: int64(c.Held),
+	}
+}
+
+func observePool(name string, st ipam.PoolStatus, ready bool) {
+	v := 0.0
+	if ready {
+		v = 1
+	}
+	poolReady.WithLabelValues(name).Set(v)
+	for family, c := range map[string]ipam.Counts{"IPv4": st.IPv4, "IPv6": st.IPv6} {
+		for state, n := range map[string]int{"total": c.Total, "reserved": c.Reserved, "used": c.Used, "free": c.Free, "held": c.Held} {
+			poolAddresses.WithLabelValues(name, family, state).Set(float64(n))
+		}
+	}
+}
+
+func viewOf(pool *v1alpha1.AddressPool) *poolView {
+	v := &poolView{
+		Name:       pool.Name,
+		Exposure:   pool.Spec.Exposure,
+		AutoAssign: pool.Spec.AutoAssign == nil || *pool.Spec.AutoAssign,
+		Priority:   pool.Spec.Priority,
+	}
+	if pool.Spec.L2 != nil {
+		v.Interfaces = pool.Spec.L2.Interfaces
+	}
+	if r := pool.Spec.Router; r != nil {
+		v.Router = r.DeepCopy()
+		if v.Router.Forward == "" {
+			v.Router.Forward = v1alpha1.ForwardNodePort
+		}
+	}
+	return v
+}
+
+// specOf translates a pool for IPAM.
+func specOf(pool *v1alpha1.AddressPool) (ipam.PoolSpec, error) {
+	s := ipam.PoolSpec{
+		Name:         pool.Name,
+		Network:      ipam.NetworkQuery{Name: pool.Spec.Network.Name, Owner: pool.Spec.Network.Owner},
+		ChunkSize:    defaultChunk,
+		ReserveAhead: defaultAhead,
+		Quarantine:   defaultQuarantine,
+	}
+	if id := pool.Spec.Network.ID; id != nil {
+		n := ipam.NetworkID(*id)
+		s.Network.ID = &n
+	}
+	if pool.Spec.ChunkSize > 0 {
+		s.ChunkSize = int(pool.Spec.ChunkSize)
+	}
+	if a := pool.Spec.ReserveAhead; a != nil {
+		s.ReserveAhead = int(*a)
+	}
+	if q := pool.Spec.Quarantine; q != nil {
+		s.Quarantine = q.Duration
+	}
+	for i, r := range pool.Spec.Ranges {
+		start, err1 := netip.ParseAddr(r.Start)
+		end, err2 := netip.ParseAddr(r.End)
+		if err := errors.Join(err1, err2); err != nil {
+			return ipam.PoolSpec{}, fmt.Errorf("spec.ranges[%d]: %w", i, err)
+		}
+		if end.Less(start) {
+			return ipam.PoolSpec{}, fmt.Errorf("spec.ranges[%d]: start %s is behind end %s", i, start, end)
+		}
+		s.Ranges = append(s.Ranges, ipam.AddressRange{Start: start, End: end})
+	}
+	return s, nil
+}

@@ -1,0 +1,104 @@
+package router
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Delta turns one normalized document into another: Groups and Frontends are
+// added or replace their namesakes.
+type Delta struct {
+	Groups           []Group
+	Frontends        []Frontend
+	RemovedGroups    []string
+	RemovedFrontends []Key
+}
+
+// Empty reports whether the delta changes nothing.
+func (d Delta) Empty() bool {
+	return len(d.Groups)+len(d.Frontends)+len(d.RemovedGroups)+len(d.RemovedFrontends) == 0
+}
+
+// Diff returns what must change to get from one normalized document to another.
+func Diff(from, to Document) Delta {
+	var d Delta
+	merge(from.Groups, to.Groups, compareGroup,
+		func(g Group) { d.RemovedGroups = append(d.RemovedGroups, g.Name) },
+		func(g Group) { d.Groups = append(d.Groups, g) }, Group.Equal)
+	merge(from.Frontends, to.Frontends, compareFrontend,
+		func(f Frontend) { d.RemovedFrontends = append(d.RemovedFrontends, f.Key()) },
+		func(f Frontend) { d.Frontends = append(d.Frontends, f) }, Frontend.Equal)
+	return d
+}
+
+func compareGroup(a, b Group) int       { return cmp.Compare(a.Name, b.Name) }
+func compareFrontend(a, b Frontend) int { return a.Key().Compare(b.Key()) }
+
+// merge walks two sorted lists and calls back for what is only in the first,
+// and what is new or different in the second.
+func merge[T any](from, to []T, compare func(a, b T) int, removed, added func(T), equal func(a, b T) bool) {
+	for len(from) > 0 || len(to) > 0 {
+		switch {
+		case len(to) == 0 || len(from) > 0 && compare(from[0], to[0]) < 0:
+			removed(from[0])
+			from = from[1:]
+		case len(from) == 0 || compare(from[0], to[0]) > 0:
+			added(to[0])
+			to = to[1:]
+		default:
+			if !equal(from[0], to[0]) {
+				added(to[0])
+			}
+			from, to = from[1:], to[1:]
+		}
+	}
+}
+
+// Patch returns the document with the delta applied; the receiver stays as it is.
+// A removal of something that is not there is an error: the two sides then do
+// not mean the same base.
+func (d Document) Patch(delta Delta) (Document, error) {
+	var err error
+	d.Groups, err = patch(d.Groups, delta.Groups, delta.RemovedGroups, compareGroup,
+		strings.Compare, func(g Group, name string) int { return cmp.Compare(g.Name, name) })
+	if err != nil {
+		return Document{}, fmt.Errorf("patch groups: %w", err)
+	}
+	d.Frontends, err = patch(d.Frontends, delta.Frontends, delta.RemovedFrontends, compareFrontend,
+		Key.Compare, func(f Frontend, k Key) int { return f.Key().Compare(k) })
+	if err != nil {
+		return Document{}, fmt.Errorf("patch frontends: %w", err)
+	}
+	return d, nil
+}
+
+// patch merges in one pass, whatever the number of changes.
+func patch[T, K any](base, added []T, removed []K, compare func(a, b T) int,
+	order func(a, b K) int, match func(T, K) int,
+) ([]T, error) {
+	added, removed = slices.Clone(added), slices.Clone(removed)
+	slices.SortStableFunc(added, compare)
+	slices.SortFunc(removed, order)
+	out := make([]T, 0, len(base)+len(added))
+	for _, t := range base {
+		for len(added) > 0 && compare(added[0], t) < 0 {
+			out, added = append(out, added[0]), added[1:]
+		}
+		switch {
+		case len(removed) > 0 && match(t, removed[0]) > 0:
+			return nil, fmt.Errorf("remove %v: not in the base", removed[0])
+		case len(removed) > 0 && match(t, removed[0]) == 0:
+			removed = removed[1:]
+		case len(added) > 0 && compare(added[0], t) == 0:
+			out, added = append(out, added[0]), added[1:]
+		default:
+			out = append(out, t)
+		}
+	}
+	if len(removed) > 0 {
+		return nil, fmt.Errorf("remove %v: not in the base", removed[0])
+	}
+	return append(out, added...), nil
+}

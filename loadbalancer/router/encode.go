@@ -1,0 +1,180 @@
+package router
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+
+	"github.com/onelb/onelb/loadbalancer/router/wire"
+)
+
+// ToWire returns the document in its wire form.
+func ToWire(d Document) *wire.Document {
+	return &wire.Document{
+		Cluster: d.Cluster, Identity: d.Identity, Token: d.Token, Generation: d.Generation,
+		Groups: groupsToWire(d.Groups), Frontends: frontendsToWire(d.Frontends),
+	}
+}
+
+// FromWire reads a document from its wire form. It refuses what cannot be
+// represented; Validate must still judge the result.
+func FromWire(w *wire.Document) (Document, error) {
+	d := Document{Cluster: w.GetCluster(), Identity: w.GetIdentity(), Token: w.GetToken(), Generation: w.GetGeneration()}
+	delta, err := DeltaFromWire(&wire.ApplyRequest{Groups: w.GetGroups(), Frontends: w.GetFrontends()})
+	if err != nil {
+		return Document{}, err
+	}
+	d.Groups, d.Frontends = delta.Groups, delta.Frontends
+	return d, nil
+}
+
+// DeltaFromWire reads the lists of a request.
+func DeltaFromWire(r *wire.ApplyRequest) (Delta, error) {
+	d := Delta{RemovedGroups: r.GetRemovedGroups()}
+	for _, g := range r.GetGroups() {
+		group, err := groupFromWire(g)
+		if err != nil {
+			return Delta{}, fmt.Errorf("group %q: %w", g.GetName(), err)
+		}
+		d.Groups = append(d.Groups, group)
+	}
+	for i, f := range r.GetFrontends() {
+		frontend, err := frontendFromWire(f)
+		if err != nil {
+			return Delta{}, fmt.Errorf("frontend %d of Service %s: %w", i, f.GetService(), err)
+		}
+		d.Frontends = append(d.Frontends, frontend)
+	}
+	for i, k := range r.GetRemovedFrontends() {
+		key, err := keyFromWire(k)
+		if err != nil {
+			return Delta{}, fmt.Errorf("removed frontend %d: %w", i, err)
+		}
+		d.RemovedFrontends = append(d.RemovedFrontends, key)
+	}
+	return d, nil
+}
+
+func groupsToWire(groups []Group) []*wire.Group {
+	out := make([]*wire.Group, 0, len(groups))
+	for _, g := range groups {
+		w := &wire.Group{Name: g.Name, Members: make([]*wire.Member, 0, len(g.Members))}
+		for _, m := range g.Members {
+			w.Members = append(w.Members, &wire.Member{
+				Address: m.Address.AsSlice(), Weight: uint32(m.Weight), Node: m.Node, //nolint:gosec // Validate bounds it
+			})
+		}
+		if g.Check != nil {
+			w.Check = &wire.Check{Port: uint32(g.Check.Port), Path: g.Check.Path}
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+func frontendsToWire(frontends []Frontend) []*wire.Frontend {
+	out := make([]*wire.Frontend, 0, len(frontends))
+	for _, f := range frontends {
+		w := &wire.Frontend{
+			Key: keyToWire(f.Key()), Service: f.Service, Group: f.Group,
+			BackendPort: uint32(f.BackendPort), Snat: string(f.SNAT),
+		}
+		for _, r := range f.SourceRanges {
+			w.SourceRanges = append(w.SourceRanges, &wire.Prefix{Address: r.Addr().AsSlice(), Bits: uint32(r.Bits())}) //nolint:gosec // 0..128
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+func keyToWire(k Key) *wire.Key {
+	return &wire.Key{Address: k.Address.AsSlice(), Protocol: string(k.Protocol), Port: uint32(k.Port)}
+}
+
+func groupFromWire(w *wire.Group) (Group, error) {
+	g := Group{Name: w.GetName()}
+	for _, m := range w.GetMembers() {
+		address, err := addressFromWire(m.GetAddress())
+		if err != nil {
+			return Group{}, fmt.Errorf("member %q: %w", m.GetNode(), err)
+		}
+		if m.GetWeight() > MaxWeight {
+			return Group{}, fmt.Errorf("member %s: weight %d is above %d", address, m.GetWeight(), MaxWeight)
+		}
+		g.Members = append(g.Members, Member{Address: address, Weight: int(m.GetWeight()), Node: m.GetNode()})
+	}
+	if c := w.GetCheck(); c != nil {
+		port, err := portFromWire(c.GetPort())
+		if err != nil {
+			return Group{}, fmt.Errorf("check: %w", err)
+		}
+		g.Check = &Check{Port: port, Path: c.GetPath()}
+	}
+	return g, nil
+}
+
+func frontendFromWire(w *wire.Frontend) (Frontend, error) {
+	key, err := keyFromWire(w.GetKey())
+	if err != nil {
+		return Frontend{}, err
+	}
+	backend, err := portFromWire(w.GetBackendPort())
+	if err != nil {
+		return Frontend{}, fmt.Errorf("backend: %w", err)
+	}
+	f := Frontend{
+		Address: key.Address, Protocol: key.Protocol, Port: key.Port,
+		Service: w.GetService(), Group: w.GetGroup(), BackendPort: backend, SNAT: SNAT(w.GetSnat()),
+	}
+	for _, r := range w.GetSourceRanges() {
+		address, err := addressFromWire(r.GetAddress())
+		if err != nil {
+			return Frontend{}, fmt.Errorf("source range: %w", err)
+		}
+		if r.GetBits() > uint32(address.BitLen()) { //nolint:gosec // 32 or 128
+			return Frontend{}, fmt.Errorf("source range %s/%d: too many bits", address, r.GetBits())
+		}
+		f.SourceRanges = append(f.SourceRanges, netip.PrefixFrom(address, int(r.GetBits())))
+	}
+	return f, nil
+}
+
+func keyFromWire(w *wire.Key) (Key, error) {
+	address, err := addressFromWire(w.GetAddress())
+	if err != nil {
+		return Key{}, err
+	}
+	port, err := portFromWire(w.GetPort())
+	if err != nil {
+		return Key{}, err
+	}
+	return Key{Address: address, Protocol: internProtocol(w.GetProtocol()), Port: port}, nil
+}
+
+// internProtocol avoids keeping a string for each of many frontends.
+func internProtocol(s string) Protocol {
+	switch s {
+	case "TCP":
+		return TCP
+	case "UDP":
+		return UDP
+	case "SCTP":
+		return SCTP
+	}
+	return Protocol(s)
+}
+
+func addressFromWire(b []byte) (netip.Addr, error) {
+	address, ok := netip.AddrFromSlice(b)
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("address of %d bytes", len(b))
+	}
+	return address, nil
+}
+
+func portFromWire(n uint32) (uint16, error) {
+	if n > math.MaxUint16 {
+		return 0, fmt.Errorf("port %d is above %d", n, math.MaxUint16)
+	}
+	return uint16(n), nil
+}

@@ -1,0 +1,92 @@
+package router
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+)
+
+// Hash identifies the content of a normalized document: everything but Token and
+// Generation. Fields are tagged and zero values left out, so a field that a later
+// release adds changes nothing until it is used; an agent that does not know
+// it then computes another hash and refuses.
+func (d Document) Hash() string {
+	e := encoder{buf: make([]byte, 0, 256+96*len(d.Frontends)+128*len(d.Groups))}
+	e.text(1, d.Cluster)
+	e.text(2, d.Identity)
+	for _, g := range d.Groups {
+		e.group(g)
+	}
+	for _, f := range d.Frontends {
+		e.frontend(f)
+	}
+	sum := sha256.Sum256(e.buf)
+	return hex.EncodeToString(sum[:16])
+}
+
+// encoder writes tag, length, value. The lengths make the encoding injective.
+type encoder struct{ buf []byte }
+
+func (e *encoder) bytes(tag byte, b []byte) {
+	e.buf = append(e.buf, tag)
+	e.buf = binary.AppendUvarint(e.buf, uint64(len(b)))
+	e.buf = append(e.buf, b...)
+}
+
+func (e *encoder) text(tag byte, s string) {
+	if s == "" {
+		return
+	}
+	e.buf = append(e.buf, tag)
+	e.buf = binary.AppendUvarint(e.buf, uint64(len(s)))
+	e.buf = append(e.buf, s...)
+}
+
+func (e *encoder) number(tag byte, n uint64) {
+	if n == 0 {
+		return
+	}
+	e.buf = append(e.buf, tag, 8)
+	e.buf = binary.BigEndian.AppendUint64(e.buf, n)
+}
+
+func (e *encoder) address(tag byte, a netip.Addr) {
+	e.buf = append(e.buf, tag, byte(a.BitLen()/8))
+	if a.Is4() {
+		b := a.As4()
+		e.buf = append(e.buf, b[:]...)
+		return
+	}
+	if a.IsValid() {
+		b := a.As16()
+		e.buf = append(e.buf, b[:]...)
+	}
+}
+
+func (e *encoder) group(g Group) {
+	e.bytes(3, []byte(g.Name))
+	for _, m := range g.Members {
+		e.address(10, m.Address)
+		e.number(11, uint64(m.Weight)) //nolint:gosec // any value hashes; Validate bounds it
+		e.text(12, m.Node)
+	}
+	if g.Check != nil {
+		e.number(13, uint64(g.Check.Port))
+		e.text(14, g.Check.Path)
+	}
+}
+
+func (e *encoder) frontend(f Frontend) {
+	e.address(4, f.Address)
+	e.text(20, string(f.Protocol))
+	e.number(21, uint64(f.Port))
+	e.text(22, f.Service)
+	e.text(23, f.Group)
+	e.number(24, uint64(f.BackendPort))
+	e.text(25, string(f.SNAT))
+	for _, r := range f.SourceRanges {
+		e.address(26, r.Addr())
+		e.number(27, uint64(r.Bits())+1) //nolint:gosec // -1 (invalid) becomes 0
+	}
+}

@@ -1,0 +1,80 @@
+package router
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+)
+
+// ServerName is the DNS name in the certificate of a router's instances.
+func ServerName(router string) string { return router + ".router.onelb" }
+
+// ClusterURI is the URI in a cluster's client certificate.
+func ClusterURI(cluster string) *url.URL {
+	return &url.URL{Scheme: "onelb", Host: "cluster", Path: "/" + cluster}
+}
+
+// ClusterOf returns the cluster that a client certificate names. It must name
+// exactly one.
+func ClusterOf(cert *x509.Certificate) (string, error) {
+	var clusters []string
+	for _, u := range cert.URIs {
+		if u.Scheme != "onelb" || u.Host != "cluster" || len(u.Path) < 2 {
+			continue
+		}
+		if name := u.Path[1:]; ValidCluster(name) && *u == *ClusterURI(name) {
+			clusters = append(clusters, name)
+		}
+	}
+	if len(clusters) != 1 {
+		return "", fmt.Errorf("certificate %q names %d clusters (URI SAN onelb://cluster/<name>), want 1", cert.Subject.CommonName, len(clusters))
+	}
+	return clusters[0], nil
+}
+
+// tlsFiles is the content of the certificate files at one moment.
+type tlsFiles struct {
+	ca, cert, key []byte
+	roots         *x509.CertPool
+	pair          tls.Certificate
+}
+
+func readFiles(o ClientOptions) (*tlsFiles, error) {
+	f := &tlsFiles{roots: x509.NewCertPool()}
+	var errs [3]error
+	f.ca, errs[0] = os.ReadFile(o.CAFile)
+	f.cert, errs[1] = os.ReadFile(o.CertFile)
+	f.key, errs[2] = os.ReadFile(o.KeyFile)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("read certificates: %w", err)
+	}
+	if !f.roots.AppendCertsFromPEM(f.ca) {
+		return nil, fmt.Errorf("read certificates: %s holds no PEM certificate", o.CAFile)
+	}
+	var err error
+	if f.pair, err = tls.X509KeyPair(f.cert, f.key); err != nil {
+		return nil, fmt.Errorf("read certificates: %s and %s: %w", o.CertFile, o.KeyFile, err)
+	}
+	return f, nil
+}
+
+// changed reports whether the files now hold other, usable content. Half-written
+// ones do not count: the connection that stands is better than none.
+func (f *tlsFiles) changed(o ClientOptions) bool {
+	now, err := readFiles(o)
+	if err != nil {
+		return false
+	}
+	return !bytes.Equal(now.ca, f.ca) || !bytes.Equal(now.cert, f.cert) || !bytes.Equal(now.key, f.key)
+}
+
+func (f *tlsFiles) config(serverName string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: serverName, RootCAs: f.roots,
+		Certificates: []tls.Certificate{f.pair},
+	}
+}

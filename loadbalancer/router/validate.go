@@ -1,0 +1,226 @@
+package router
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+)
+
+// Bounds of a document. They protect the router's memory and the time of one
+// transaction, and are far above what one router is meant for.
+const (
+	MaxFrontends        = 200_000
+	MaxGroups           = 50_000
+	MaxMembers          = 1_024   // of one group
+	MaxMembersTotal     = 500_000 // of all groups
+	MaxSourceRanges     = 1_024   // of one frontend
+	MaxSourceRangeTotal = 100_000 // of all frontends
+	MaxWeight           = 1_000
+	maxName             = 253
+	maxService          = 320
+	maxPath             = 256
+)
+
+var (
+	clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	plainText   = regexp.MustCompile(`^[!-~]*$`)
+)
+
+// ValidCluster reports whether a name can be a cluster's: a DNS label.
+func ValidCluster(name string) bool { return clusterName.MatchString(name) }
+
+// Validate judges a normalized document as a whole: sorted, unique, in bounds,
+// groups known, families matching. The error is an *InvalidError and names the
+// frontend and its Service where one is at fault.
+func (d Document) Validate() error {
+	if !ValidCluster(d.Cluster) {
+		return invalid(Frontend{}, "cluster %q is not a DNS label", d.Cluster)
+	}
+	if len(d.Identity) > maxName || !plainText.MatchString(d.Identity) {
+		return invalid(Frontend{}, "identity is longer than %d bytes or not printable ASCII", maxName)
+	}
+	families, err := d.validateGroups()
+	if err != nil {
+		return err
+	}
+	return d.validateFrontends(families)
+}
+
+// family is what the members of a group have in common.
+type family uint8
+
+const (
+	noFamily family = iota
+	ipv4
+	ipv6
+)
+
+func familyOf(a netip.Addr) family {
+	switch {
+	case a.Is4():
+		return ipv4
+	case a.Is6():
+		return ipv6
+	default:
+		return noFamily
+	}
+}
+
+func (f family) String() string {
+	return [...]string{"no family", "IPv4", "IPv6"}[f]
+}
+
+func (d Document) validateGroups() (map[string]family, error) {
+	if len(d.Groups) > MaxGroups {
+		return nil, invalid(Frontend{}, "%d groups, at most %d", len(d.Groups), MaxGroups)
+	}
+	families := make(map[string]family, len(d.Groups))
+	total := 0
+	for i, g := range d.Groups {
+		if i > 0 && d.Groups[i-1].Name >= g.Name {
+			return nil, invalid(Frontend{}, "group %q is not sorted or not unique", g.Name)
+		}
+		if err := g.Validate(); err != nil {
+			return nil, invalid(Frontend{}, "group %q: %v", g.Name, err)
+		}
+		if total += len(g.Members); total > MaxMembersTotal {
+			return nil, invalid(Frontend{}, "more than %d members in all groups", MaxMembersTotal)
+		}
+		families[g.Name] = noFamily
+		if len(g.Members) > 0 {
+			families[g.Name] = familyOf(g.Members[0].Address)
+		}
+	}
+	return families, nil
+}
+
+// Validate judges one normalized group by itself.
+func (g Group) Validate() error {
+	if g.Name == "" || len(g.Name) > maxName || !plainText.MatchString(g.Name) {
+		return fmt.Errorf("its name is empty, longer than %d bytes or not printable ASCII", maxName)
+	}
+	if len(g.Members) > MaxMembers {
+		return fmt.Errorf("%d members, at most %d", len(g.Members), MaxMembers)
+	}
+	for i, m := range g.Members {
+		if err := m.validate(); err != nil {
+			return fmt.Errorf("member %s (%s): %w", m.Address, m.Node, err)
+		}
+		if i == 0 {
+			continue
+		}
+		if g.Members[i-1].Address.Compare(m.Address) >= 0 {
+			return fmt.Errorf("member %s is not sorted or not unique", m.Address)
+		}
+		if familyOf(m.Address) != familyOf(g.Members[0].Address) {
+			return fmt.Errorf("member %s is of another family than %s", m.Address, g.Members[0].Address)
+		}
+	}
+	if g.Check == nil {
+		return nil
+	}
+	if c := *g.Check; c.Port == 0 || len(c.Path) > maxPath || c.Path == "" || c.Path[0] != '/' || !plainText.MatchString(c.Path) {
+		return fmt.Errorf("check :%d%q needs a port and a path of at most %d bytes that starts with /", c.Port, c.Path, maxPath)
+	}
+	return nil
+}
+
+func (m Member) validate() error {
+	if err := usable(m.Address); err != nil {
+		return err
+	}
+	if m.Weight < 1 || m.Weight > MaxWeight {
+		return fmt.Errorf("weight %d is not in 1..%d", m.Weight, MaxWeight)
+	}
+	if len(m.Node) > maxName || !plainText.MatchString(m.Node) {
+		return fmt.Errorf("node name is longer than %d bytes or not printable ASCII", maxName)
+	}
+	return nil
+}
+
+// usable refuses addresses that no packet can be sent to from elsewhere.
+func usable(a netip.Addr) error {
+	switch {
+	case !a.IsValid():
+		return fmt.Errorf("no address")
+	case a.Is4In6() || a.Zone() != "":
+		return fmt.Errorf("address is mapped or has a zone")
+	case a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a == broadcast:
+		return fmt.Errorf("address is not a global unicast address")
+	}
+	return nil
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+func (d Document) validateFrontends(families map[string]family) error {
+	if len(d.Frontends) > MaxFrontends {
+		return invalid(Frontend{}, "%d frontends, at most %d", len(d.Frontends), MaxFrontends)
+	}
+	total := 0
+	for i, f := range d.Frontends {
+		if err := f.Validate(); err != nil {
+			return invalid(f, "%v", err)
+		}
+		if i > 0 {
+			switch c := d.Frontends[i-1].Key().Compare(f.Key()); {
+			case c == 0:
+				return invalid(f, "Service %s has the same frontend", d.Frontends[i-1].Service)
+			case c > 0:
+				return invalid(f, "frontends are not sorted")
+			}
+		}
+		family, known := families[f.Group]
+		if !known {
+			return invalid(f, "group %q is not in the document", f.Group)
+		}
+		if family != noFamily && family != familyOf(f.Address) {
+			return invalid(f, "the members of group %q are %s", f.Group, family)
+		}
+		if total += len(f.SourceRanges); total > MaxSourceRangeTotal {
+			return invalid(f, "more than %d source ranges in all frontends", MaxSourceRangeTotal)
+		}
+	}
+	return nil
+}
+
+// Validate judges one normalized frontend by itself, so that the caller can leave
+// out a Service that would have the whole document refused.
+func (f Frontend) Validate() error {
+	if err := usable(f.Address); err != nil {
+		return err
+	}
+	switch f.Protocol {
+	case TCP, UDP, SCTP:
+	default:
+		return fmt.Errorf("protocol %q is not TCP, UDP or SCTP", string(f.Protocol))
+	}
+	if f.Port == 0 || f.BackendPort == 0 {
+		return fmt.Errorf("port %d or backend port %d is 0", f.Port, f.BackendPort)
+	}
+	switch f.SNAT {
+	case SNATAuto, SNATAlways, SNATNever:
+	default:
+		return fmt.Errorf("snat %q is not auto, always or never", string(f.SNAT))
+	}
+	if len(f.Service) > maxService || !plainText.MatchString(f.Service) {
+		return fmt.Errorf("the Service's name is longer than %d bytes or not printable ASCII", maxService)
+	}
+	return f.validateRanges()
+}
+
+func (f Frontend) validateRanges() error {
+	if len(f.SourceRanges) > MaxSourceRanges {
+		return fmt.Errorf("%d source ranges, at most %d", len(f.SourceRanges), MaxSourceRanges)
+	}
+	for _, r := range f.SourceRanges {
+		if !r.IsValid() || r.Masked() != r || r.Addr().Is4In6() {
+			return fmt.Errorf("source range %s is not a masked prefix", r)
+		}
+	}
+	if !slices.IsSortedFunc(f.SourceRanges, comparePrefix) {
+		return fmt.Errorf("source ranges are not sorted")
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+package loadbalancer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/loadbalancer/router"
+)
+
+const (
+	// gather is how long a change waits for others, so that a burst of Services
+	// is a handful of documents. It is part of a Service's way to its address.
+	gather = 5 * time.Millisecond
+	// recheck is how often a router's state is looked at without a reason.
+	recheck = 5 * time.Second
+	// lostAfter is how long an instance of a router may be unreachable before
+	// the release of addresses goes on without its word.
+	lostAfter = 5 * time.Minute
+)
+
+// routerSync keeps one router's document current: one goroutine builds it from
+// the watched objects whenever somebody asks, and everybody who asked before
+// the build began waits for that build.
+type routerSync struct {
+	name     string
+	client   RouterClient
+	build    func(name string) router.Document
+	progress func() // something that waited for the router may go on
+
+	kick chan struct{}
+
+	mu      sync.Mutex // guards all below
+	waiters []chan uint64
+	sent    []sentDocument // not yet known to run everywhere, oldest first
+	running map[string]struct{}
+	known   bool                 // running says what every instance has
+	lost    map[string]time.Time // endpoint → unreachable since
+}
+
+// sentDocument is what release has to know of a document.
+type sentDocument struct {
+	generation uint64
+	addresses  map[string]struct{}
+}
+
+func newRouterSync(name string, c RouterClient, build func(string) router.Document, progress func()) *routerSync {
+	return &routerSync{
+		name: name, client: c, build: build, progress: progress,
+		kick: make(chan struct{}, 1), lost: map[string]time.Time{},
+	}
+}
+
+// Kick asks for a new look; it never blocks.
+func (r *routerSync) Kick() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Sync has the router run a document that is built after this call began, and
+// returns its generation.
+func (r *routerSync) Sync(ctx context.Context) (uint64, error) {
+	built := make(chan uint64, 1)
+	r.mu.Lock()
+	r.waiters = append(r.waiters, built)
+	r.mu.Unlock()
+	r.Kick()
+	select {
+	case generation := <-built:
+		if err := r.client.Wait(ctx, generation); err != nil {
+			return 0, fmt.Errorf("wait for generation %d: %w", generation, err)
+		}
+		return generation, nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for a document: %w", ctx.Err())
+	}
+}
+
+// MayHave reports whether an instance of the router may still have an address
+// that no Service has any more.
+func (r *routerSync) MayHave(address string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.known {
+		return true
+	}
+	if _, ok := r.running[address]; ok {
+		return true
+	}
+	for _, d := range r.sent {
+		if _, ok := d.addresses[address]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Run builds documents until ctx ends.
+func (r *routerSync) Run(ctx context.Context) {
+	tick := time.NewTicker(recheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.kick:
+			select {
+			case <-time.After(gather):
+			case <-ctx.Done():
+				return
+			}
+			r.rebuild()
+			r.follow(ctx)
+		case <-tick.C:
+			r.rebuild()
+		}
+		r.acknowledge()
+	}
+}
+
+func (r *routerSync) rebuild() {
+	r.mu.Lock()
+	waiters := r.waiters
+	r.waiters = nil
+	r.mu.Unlock()
+	d := r.build(r.name)
+	generation := r.client.Set(d)
+	addresses := map[string]struct{}{}
+	for _, f := range d.Frontends {
+		addresses[f.Address.String()] = struct{}{}
+	}
+	r.mu.Lock()
+	if n := len(r.sent); n == 0 || r.sent[n-1].generation != generation {
+		r.sent = append(r.sent, sentDocument{generation, addresses})
+	}
+	r.mu.Unlock()
+	for _, w := range waiters {
+		w <- generation
+	}
+}
+
+// follow waits, beside the loop, until the latest document runs, so that what
+// waits for the router's word goes on at once.
+func (r *routerSync) follow(ctx context.Context) {
+	r.mu.Lock()
+	var latest uint64
+	if n := len(r.sent); n > 0 {
+		latest = r.sent[n-1].generation
+	}
+	r.mu.Unlock()
+	if latest == 0 {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, recheck)
+		defer cancel()
+		if err := r.client.Wait(ctx, latest); err == nil {
+			r.acknowledge()
+		}
+	}()
+}
+
+// acknowledge drops from sent what every instance has left behind.
+func (r *routerSync) acknowledge() {
+	generation, all := r.lowest(r.client.State(), time.Now())
+	if !all {
+		return
+	}
+	r.mu.Lock()
+	advanced := false
+	for len(r.sent) > 0 && r.sent[0].generation <= generation {
+		r.running, r.known, advanced = r.sent[0].addresses, true, true
+		r.sent = r.sent[1:]
+	}
+	r.mu.Unlock()
+	if advanced {
+		r.progress()
+	}
+}
+
+// lowest is the lowest generation that any instance runs. It is unknown while
+// an instance is unreachable, unless it has been so for long.
+func (r *routerSync) lowest(s router.State, now time.Time) (uint64, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var low uint64
+	reachable := 0
+	for _, i := range s.Instances {
+		if !i.Reachable {
+			since, ok := r.lost[i.Endpoint]
+			if !ok {
+				r.lost[i.Endpoint], since = now, now
+			}
+			if now.Sub(since) < lostAfter {
+				return 0, false
+			}
+			klog.V(2).InfoS("An instance of a router is lost; its word is no longer waited for", "router", r.name, "endpoint", i.Endpoint, "since", since)
+			continue
+		}
+		delete(r.lost, i.Endpoint)
+		if reachable == 0 || i.Generation < low {
+			low = i.Generation
+		}
+		reachable++
+	}
+	return low, reachable > 0
+}

@@ -1,0 +1,103 @@
+package virtualip
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/ipam"
+)
+
+// Detail is the part of a VirtualIP's spec that IPAM does not look at. It is
+// what ipam.Record.Detail holds for records of this store.
+type Detail struct {
+	Role          v1alpha1.Role
+	TrafficPolicy v1alpha1.TrafficPolicy
+	Interfaces    []string
+	Router        *v1alpha1.VirtualIPRouter
+}
+
+// newObject makes the VirtualIP for a record that is to be created.
+func newObject(r ipam.Record) *v1alpha1.VirtualIP {
+	d, _ := r.Detail.(Detail)
+	return &v1alpha1.VirtualIP{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:       v1alpha1.VirtualIPName(r.Address),
+			Finalizers: []string{v1alpha1.AddressFinalizer},
+		},
+		Spec: v1alpha1.VirtualIPSpec{
+			Address:       r.Address.String(),
+			Pool:          r.Pool,
+			Role:          d.Role,
+			Services:      references(r.Owners),
+			TrafficPolicy: d.TrafficPolicy,
+			Interfaces:    slices.Clone(d.Interfaces),
+			Router:        d.Router.DeepCopy(),
+		},
+	}
+}
+
+func references(owners []ipam.Owner) []v1alpha1.ServiceReference {
+	refs := make([]v1alpha1.ServiceReference, 0, len(owners))
+	for _, o := range owners {
+		refs = append(refs, v1alpha1.ServiceReference{Namespace: o.Namespace, Name: o.Name, UID: types.UID(o.UID)})
+	}
+	slices.SortFunc(refs, func(a, b v1alpha1.ServiceReference) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
+	})
+	return refs
+}
+
+// record converts an object. The object's address was checked when it was taken in.
+func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
+	r := ipam.Record{
+		Address: a,
+		Pool:    v.Spec.Pool,
+		Phase:   phase(v),
+		OnHold:  apimeta.IsStatusConditionTrue(v.Status.Conditions, v1alpha1.VirtualIPOnHold),
+		Version: string(v.UID) + "/" + v.ResourceVersion,
+		Detail: Detail{
+			Role:          v.Spec.Role,
+			TrafficPolicy: v.Spec.TrafficPolicy,
+			Interfaces:    v.Spec.Interfaces,
+			Router:        v.Spec.Router,
+		},
+	}
+	for _, o := range v.Spec.Services {
+		r.Owners = append(r.Owners, ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)})
+	}
+	if t := v.Status.ReleasedAt; t != nil {
+		r.ReleasedAt = t.Time
+	}
+	if r.Phase == ipam.Releasing {
+		r.Announced = s.announced(v)
+	}
+	return r
+}
+
+func phase(v *v1alpha1.VirtualIP) ipam.Phase {
+	switch {
+	case len(v.Spec.Services) > 0:
+		return ipam.Active
+	case v.Status.Phase == v1alpha1.PhaseQuarantined:
+		return ipam.Quarantined
+	default:
+		return ipam.Releasing
+	}
+}
+
+func phaseName(p ipam.Phase) v1alpha1.Phase {
+	switch p {
+	case ipam.Active:
+		return v1alpha1.PhaseActive
+	case ipam.Quarantined:
+		return v1alpha1.PhaseQuarantined
+	case ipam.Releasing:
+	}
+	return v1alpha1.PhaseReleasing
+}

@@ -1,0 +1,277 @@
+package virtualip
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/ipam"
+)
+
+// goneFor is how long the UIDs of removed objects are remembered: far longer
+// than a watch lags.
+const goneFor = 10 * time.Minute
+
+// Create makes the VirtualIP of a record. ipam.ErrTaken: there is one.
+func (s *Store) Create(ctx context.Context, r ipam.Record) (ipam.Record, error) {
+	if _, ok := r.Detail.(Detail); !ok {
+		return r, fmt.Errorf("create VirtualIP %s: detail is a %T, not a virtualip.Detail", r.Address, r.Detail)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	v, err := s.client.Create(ctx, newObject(r), metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return r, fmt.Errorf("create VirtualIP %s: %w", r.Address, ipam.ErrTaken)
+	}
+	if err != nil {
+		return r, fmt.Errorf("create VirtualIP %s: %w", r.Address, err)
+	}
+	return s.written(v), nil
+}
+
+// Update writes phase, hold and time of release into the status.
+func (s *Store) Update(ctx context.Context, r ipam.Record) (ipam.Record, error) {
+	v, err := s.object(r.Address)
+	if err != nil {
+		return r, fmt.Errorf("update VirtualIP %s: %w", r.Address, err)
+	}
+	if uidOf(r) != v.UID {
+		return r, fmt.Errorf("update VirtualIP %s: %w", r.Address, ipam.ErrConflict)
+	}
+	status := map[string]any{
+		"phase":      phaseName(r.Phase),
+		"conditions": withHold(v, r.OnHold),
+		"releasedAt": nil,
+	}
+	if !r.ReleasedAt.IsZero() {
+		status["releasedAt"] = metav1.NewTime(r.ReleasedAt)
+	}
+	n, err := s.patch(ctx, v, map[string]any{"status": status}, "status")
+	if err != nil {
+		return r, fmt.Errorf("update status of VirtualIP %s: %w", r.Address, err)
+	}
+	return s.written(n), nil
+}
+
+func withHold(v *v1alpha1.VirtualIP, onHold bool) []metav1.Condition {
+	conditions := slices.Clone(v.Status.Conditions)
+	c := metav1.Condition{
+		Type: v1alpha1.VirtualIPOnHold, Status: metav1.ConditionFalse, Reason: "NotOnHold",
+		Message: "The address is not on hold in OpenNebula.", ObservedGeneration: v.Generation,
+	}
+	if onHold {
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, "Held", "The address is on hold in OpenNebula."
+	}
+	apimeta.SetStatusCondition(&conditions, c)
+	return conditions
+}
+
+// Delete removes a record's object, if it still is the record's version.
+func (s *Store) Delete(ctx context.Context, r ipam.Record) error {
+	v, err := s.object(r.Address)
+	if err != nil || uidOf(r) != v.UID {
+		return nil // gone, or a later object
+	}
+	if string(v.UID)+"/"+v.ResourceVersion != r.Version {
+		return fmt.Errorf("delete VirtualIP %s: %w", r.Address, ipam.ErrConflict)
+	}
+	if err := s.delete(ctx, v); err != nil {
+		return fmt.Errorf("delete VirtualIP %s: %w", r.Address, err)
+	}
+	return nil
+}
+
+// delete asks for the deletion first and takes the finalizer off second: after
+// a crash between the two the object is still there and still a record.
+func (s *Store) delete(ctx context.Context, v *v1alpha1.VirtualIP) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	if v.DeletionTimestamp.IsZero() {
+		err := s.client.Delete(ctx, v.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &v.UID, ResourceVersion: &v.ResourceVersion},
+		})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return translate(err)
+		}
+	}
+	others := slices.DeleteFunc(slices.Clone(v.Finalizers), func(f string) bool { return f == v1alpha1.AddressFinalizer })
+	_, err := s.patch(ctx, v, map[string]any{"metadata": map[string]any{"finalizers": others}}, "")
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	s.forget(v)
+	return nil
+}
+
+func (s *Store) forget(v *v1alpha1.VirtualIP) {
+	s.remove(v)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone[v.UID] = time.Now()
+	maps.DeleteFunc(s.gone, func(_ types.UID, t time.Time) bool { return time.Since(t) > goneFor })
+}
+
+// Disown takes a Service off an address. Without Services the address begins
+// to be released.
+func (s *Store) Disown(ctx context.Context, a netip.Addr, service types.UID) error {
+	v, err := s.object(a)
+	if err != nil {
+		return nil //nolint:nilerr // no object: nothing to disown
+	}
+	refs := slices.DeleteFunc(slices.Clone(v.Spec.Services), func(r v1alpha1.ServiceReference) bool { return r.UID == service })
+	if len(refs) == len(v.Spec.Services) {
+		return nil
+	}
+	spec := map[string]any{"services": refs}
+	if len(refs) == 0 {
+		spec["releaseTime"] = metav1.Now()
+	}
+	n, err := s.patchSpec(ctx, v, spec)
+	if err != nil {
+		return fmt.Errorf("release VirtualIP %s: %w", a, err)
+	}
+	s.written(n)
+	return nil
+}
+
+// SetDetail brings the changeable part of an object's spec (traffic policy,
+// interfaces, router) to the given detail. It writes only when they differ.
+func (s *Store) SetDetail(ctx context.Context, a netip.Addr, d Detail) error {
+	v, err := s.object(a)
+	if err != nil {
+		return fmt.Errorf("update VirtualIP %s: %w", a, err)
+	}
+	same := v.Spec.TrafficPolicy == d.TrafficPolicy && slices.Equal(v.Spec.Interfaces, d.Interfaces) &&
+		(v.Spec.Router == nil) == (d.Router == nil) && (d.Router == nil || *v.Spec.Router == *d.Router)
+	if same {
+		return nil
+	}
+	n, err := s.patchSpec(ctx, v, map[string]any{
+		"trafficPolicy": d.TrafficPolicy, "interfaces": d.Interfaces, "router": d.Router,
+	})
+	if err != nil {
+		return fmt.Errorf("update VirtualIP %s: %w", a, err)
+	}
+	s.written(n)
+	return nil
+}
+
+// SetRouterGeneration writes the generation of the router's document in which
+// an address is programmed.
+func (s *Store) SetRouterGeneration(ctx context.Context, a netip.Addr, generation uint64) error {
+	v, err := s.object(a)
+	if err != nil {
+		return fmt.Errorf("update VirtualIP %s: %w", a, err)
+	}
+	n, err := s.patch(ctx, v, map[string]any{"status": map[string]any{
+		"router": map[string]any{"generation": generation},
+	}}, "status")
+	if err != nil {
+		return fmt.Errorf("update status of VirtualIP %s: %w", a, err)
+	}
+	s.written(n)
+	return nil
+}
+
+// Restore makes an object anew that somebody asked to delete while Services
+// still have its address: the deletion is finished and the object created
+// again, unless another process was faster. Agents keep an address for a
+// moment when its object vanishes, so nobody notices.
+func (s *Store) Restore(ctx context.Context, v *v1alpha1.VirtualIP) error {
+	if err := s.delete(ctx, v); err != nil {
+		return fmt.Errorf("restore VirtualIP %s: %w", v.Name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	n, err := s.client.Create(ctx, &v1alpha1.VirtualIP{
+		ObjectMeta: metav1.ObjectMeta{Name: v.Name, Labels: v.Labels, Finalizers: []string{v1alpha1.AddressFinalizer}},
+		Spec:       *v.Spec.DeepCopy(),
+	}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("restore VirtualIP %s: %w", v.Name, err)
+	}
+	if err == nil {
+		s.written(n)
+	}
+	return nil
+}
+
+func (s *Store) patchSpec(ctx context.Context, v *v1alpha1.VirtualIP, spec map[string]any) (*v1alpha1.VirtualIP, error) {
+	return s.patch(ctx, v, map[string]any{"spec": spec}, "")
+}
+
+// patch sends a merge patch that only fits the very object v.
+func (s *Store) patch(ctx context.Context, v *v1alpha1.VirtualIP, body map[string]any, subresource string) (*v1alpha1.VirtualIP, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	meta, _ := body["metadata"].(map[string]any)
+	if meta == nil {
+		meta = map[string]any{}
+	}
+	meta["uid"] = v.UID
+	body["metadata"] = meta
+	data, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encode patch: %w", err)
+	}
+	var sub []string
+	if subresource != "" {
+		sub = []string{subresource}
+	}
+	n, err := s.client.Patch(ctx, v.Name, types.MergePatchType, data, metav1.PatchOptions{}, sub...)
+	if err != nil {
+		return nil, translate(err)
+	}
+	return n, nil
+}
+
+// translate names the two answers that mean "not the object you think".
+func translate(err error) error {
+	switch {
+	case apierrors.IsConflict(err):
+		return fmt.Errorf("%w: %w", ipam.ErrConflict, err)
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%w: %w", ipam.ErrNotFound, err)
+	}
+	return err
+}
+
+func (s *Store) written(v *v1alpha1.VirtualIP) ipam.Record {
+	s.put(v)
+	a, err := netip.ParseAddr(v.Spec.Address)
+	if err != nil {
+		return ipam.Record{} // the API server does not store such an object
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.record(a, v)
+}
+
+func (s *Store) object(a netip.Addr) (*v1alpha1.VirtualIP, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	v := s.objects[a]
+	if v == nil {
+		return nil, ipam.ErrNotFound
+	}
+	return v, nil
+}
+
+func uidOf(r ipam.Record) types.UID {
+	for i := range len(r.Version) {
+		if r.Version[i] == '/' {
+			return types.UID(r.Version[:i])
+		}
+	}
+	return ""
+}

@@ -1,0 +1,95 @@
+package one
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+)
+
+// CredentialSource gives the text "user:password". It is asked before each call,
+// so that rotated credentials are used at once, and must be quick.
+type CredentialSource interface {
+	// Read returns the current text. Its errors must not contain it.
+	Read() (string, error)
+	// String names the source for messages, such as "file /etc/onelb/one_auth".
+	String() string
+}
+
+// CredentialFile reads credentials from a file: its first line that is not empty.
+func CredentialFile(path string) CredentialSource { return credentialFile(path) }
+
+// CredentialEnv reads credentials from an environment variable.
+func CredentialEnv(name string) CredentialSource { return credentialEnv(name) }
+
+type credentialFile string
+
+func (f credentialFile) String() string { return "file " + string(f) }
+
+func (f credentialFile) Read() (string, error) {
+	b, err := os.ReadFile(string(f))
+	return string(b), err
+}
+
+type credentialEnv string
+
+func (e credentialEnv) String() string { return "environment variable " + string(e) }
+
+func (e credentialEnv) Read() (string, error) {
+	v, ok := os.LookupEnv(string(e))
+	if !ok {
+		return "", errors.New("it is not set")
+	}
+	return v, nil
+}
+
+// session is the last well-formed text of a source.
+type session struct {
+	source CredentialSource
+
+	mu   sync.Mutex // guards last
+	last string
+}
+
+// current returns the credentials to use. While the source is unreadable or
+// half-written, the last good ones are still used: a Secret that is being
+// replaced must not stop the provider. If they are wrong OpenNebula says so.
+func (s *session) current() (string, error) {
+	text, err := s.read()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.last = text
+	}
+	if s.last == "" {
+		return "", err
+	}
+	return s.last, nil
+}
+
+func (s *session) read() (string, error) {
+	raw, err := s.source.Read()
+	if err != nil {
+		return "", fmt.Errorf("OpenNebula credentials from %s: %w", s.source, err)
+	}
+	for line := range strings.Lines(raw) {
+		text := strings.TrimSpace(line)
+		if text == "" {
+			continue
+		}
+		if user, password, ok := strings.Cut(text, ":"); !ok || user == "" || password == "" {
+			break
+		}
+		return text, nil
+	}
+	return "", fmt.Errorf("OpenNebula credentials from %s: must be user:password on one line", s.source)
+}
+
+// describe names the source and, if it cannot be read now, why.
+func (s *session) describe() string {
+	if _, err := s.read(); err != nil {
+		return err.Error()
+	}
+	return s.source.String()
+}

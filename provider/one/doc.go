@@ -1,0 +1,17 @@
+// Package one is the OpenNebula client, and the only package that imports goca.
+//
+// It implements ipam.Networks on virtual networks and reads virtual machines,
+// clusters and the zone for the node controllers.
+//
+// Guarantees: every call ends by Options.RequestTimeout or with its context,
+// whichever comes first, and is sent at most once, but for one retry when
+// OpenNebula refused the credentials and the source has others by then. At most
+// Options.MaxInFlight calls are on the wire at once, since oned stalls for all
+// its users at 15 connections. Methods are safe for concurrent use. Values are
+// returned by copy or must be treated as read-only where a method says so.
+//
+// Failure: errors wrap the sentinels of package ipam, and name endpoint, method
+// and what an operator can do. An endpoint that cannot be reached, hangs or
+// answers anything but what OpenNebula answers is ipam.ErrUnavailable. A call
+// that failed with it may have been done: after Hold or Reserve, read again.
+package one

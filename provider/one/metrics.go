@@ -1,0 +1,31 @@
+package one
+
+import (
+	"sync"
+
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
+)
+
+var (
+	requestsTotal = metrics.NewCounterVec(&metrics.CounterOpts{
+		Name:           "onelb_opennebula_requests_total",
+		Help:           "Calls to OpenNebula by method and outcome: OK, OpenNebula's error name, or TIMEOUT, CANCELED, UNREACHABLE, HTTP, FAULT, MALFORMED.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"method", "code"})
+	requestDuration = metrics.NewHistogramVec(&metrics.HistogramOpts{
+		Name:           "onelb_opennebula_request_duration_seconds",
+		Help:           "Time from sending a call to OpenNebula to its answer, by method.",
+		Buckets:        []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"method"})
+	requestsInFlight = metrics.NewGauge(&metrics.GaugeOpts{
+		Name:           "onelb_opennebula_inflight",
+		Help:           "Calls to OpenNebula that are waiting for their answer.",
+		StabilityLevel: metrics.ALPHA,
+	})
+)
+
+var registerMetrics = sync.OnceFunc(func() {
+	legacyregistry.MustRegister(requestsTotal, requestDuration, requestsInFlight)
+})

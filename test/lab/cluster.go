@@ -1,0 +1,66 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/onelb/onelb/test/lab/proc"
+	"golang.org/x/sync/errgroup"
+)
+
+// startCluster starts everything that runs. Most of the time goes into programs
+// that initialise themselves, so whatever does not need another starts with it.
+func (l *Lab) startCluster(ctx context.Context) error {
+	for _, n := range l.nodes {
+		n.proxy = l.unit(n.Host, "kube-proxy-"+n.ShortName(), l.kube("kube-proxy"), n.proxyArgs()...)
+	}
+	if err := l.startControlPlane(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, n := range l.nodes {
+		g.Go(func() error { return n.start(ctx) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	l.say("%d nodes are registered, kube-proxy works on each", len(l.nodes))
+	return nil
+}
+
+// runIn runs a command to its end in a namespace and returns its output.
+func (l *Lab) runIn(ctx context.Context, h *Host, stdin, path string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(l.tools.env(), "HOME="+l.options.Dir, proc.MarkVariable+"="+l.options.Name)
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// Only the start needs the namespace; the goroutine's thread goes back at once.
+	err := h.Do(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		name := filepath.Base(path)
+		return "", fmt.Errorf("%s %s on %s: %w: %s", name, strings.Join(args, " "), h.ShortName(),
+			errors.Join(err, ctx.Err()), strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// Kubectl runs kubectl as administrator and returns what it prints.
+func (l *Lab) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return l.runIn(ctx, l.control, "", l.kube("kubectl"), append([]string{"--kubeconfig=" + l.Kubeconfig()}, args...)...)
+}
+
+// NFT runs the nft program on a host and returns what it prints.
+func (l *Lab) NFT(ctx context.Context, h *Host, args ...string) (string, error) {
+	return l.runIn(ctx, h, "", l.tools.nft.Path, args...)
+}

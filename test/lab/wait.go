@@ -1,0 +1,41 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/onelb/onelb/test/lab/proc"
+)
+
+// ErrEnded is returned when a program ends while something waits for it.
+var ErrEnded = errors.New("program ended")
+
+// pollEvery is how often a wait looks again.
+const pollEvery = 25 * time.Millisecond
+
+// wait calls f until it returns nil and fails, with f's latest error, when ctx
+// or startTimeout ends.
+func (l *Lab) wait(ctx context.Context, what string, units []*proc.Unit, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		attempt, end := context.WithTimeout(ctx, 5*time.Second)
+		err := f(attempt)
+		end()
+		if err == nil {
+			return nil
+		}
+		for _, u := range units {
+			if !u.Running() {
+				return fmt.Errorf("wait for %s: %s: %w (%v); its last lines:\n%s", what, u.Name(), ErrEnded, u.Err(), u.Tail(15))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w; last: %w", what, ctx.Err(), err)
+		case <-time.After(pollEvery):
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package policy
+
+import (
+	"bytes"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// goca is OpenNebula's Go client.
+const goca = "github.com/OpenNebula/one/src/oca/go"
+
+// direction lists, per directory, which of our directories it must not import.
+// cmd → provider → loadbalancer → ipam; api is at the bottom beside ipam.
+var direction = []struct {
+	dir    string
+	denied []string
+	reason string
+}{
+	{"provider", []string{"cmd"}, "commands are the outermost layer"},
+	{"loadbalancer", []string{"cmd", "provider"}, "nothing points back: declare a small interface here and let provider implement it"},
+	{"ipam", []string{"cmd", "provider", "loadbalancer", "api"}, "ipam knows neither Kubernetes nor OpenNebula's client: it declares the interfaces that others implement"},
+	{"api", []string{"cmd", "provider", "loadbalancer", "ipam"}, "the API types are data for everybody and depend on nobody"},
+	{"cmd", []string{"test"}, "product code does not depend on test code"},
+	{"provider", []string{"test"}, "product code does not depend on test code"},
+	{"loadbalancer", []string{"test"}, "product code does not depend on test code"},
+	{"ipam", []string{"test"}, "product code does not depend on test code"},
+	{"api", []string{"test"}, "product code does not depend on test code"},
+}
+
+// sole lists packages that one directory alone may import.
+var sole = []struct{ pkg, dir, reason string }{
+	{goca, "provider/one", "deadlines, the number of connections and OpenNebula's error codes are handled in one place"},
+	{"github.com/google/nftables", "loadbalancer/router/nft", "one package alone owns the kernel's table, and the rest stays testable without it"},
+}
+
+// badImports returns the violations of direction and sole by one file.
+func badImports(s source) []string {
+	if s.isTest() {
+		return nil
+	}
+	var out []string
+	for _, imported := range s.imports() {
+		for _, rule := range direction {
+			for _, denied := range rule.denied {
+				if within(s.path, rule.dir) && within(imported, module+"/"+denied) {
+					out = append(out, fmt.Sprintf("%s imports %s: %s", s.path, imported, rule.reason))
+				}
+			}
+		}
+		for _, rule := range sole {
+			if within(imported, rule.pkg) && !within(s.path, rule.dir) {
+				out = append(out, fmt.Sprintf("%s imports %s, which is for %s alone: %s", s.path, imported, rule.dir, rule.reason))
+			}
+		}
+	}
+	return out
+}
+
+func TestImportDirection(t *testing.T) {
+	for _, s := range sources(t) {
+		report(t, badImports(s))
+	}
+}
+
+func TestImportDirectionRulesBite(t *testing.T) {
+	for _, c := range []struct {
+		path, imported string
+		bad            bool
+	}{
+		{"loadbalancer/service.go", module + "/provider/one", true},
+		{"loadbalancer/service_test.go", module + "/provider/one", false},
+		{"ipam/pool.go", module + "/api/v1alpha1", true},
+		{"ipam/pool.go", goca, true},
+		{"provider/one/client.go", goca + "/goca", false},
+		{"provider/instances/instances.go", goca + "/goca", true},
+		{"loadbalancer/router/nft/table.go", "github.com/google/nftables/expr", false},
+		{"loadbalancer/announcer/addr/addr.go", "github.com/google/nftables", true},
+		{"cmd/onelb-node/main.go", module + "/test/lab", true},
+		{"provider/cloud.go", module + "/loadbalancer", false},
+	} {
+		s := parse(t, c.path, "package x\n\nimport _ \""+c.imported+"\"\n")
+		if got := len(badImports(s)) > 0; got != c.bad {
+			t.Errorf("%s importing %s: violation %v, want %v", c.path, c.imported, got, c.bad)
+		}
+	}
+}
+
+// graphs are the rules about whole dependency graphs.
+var graphs = []struct {
+	pkg     string
+	denied  []string
+	allowed []string
+	reason  string
+}{
+	{
+		"./ipam/...",
+		[]string{"k8s.io", goca, module + "/api"},
+		[]string{"k8s.io/klog"},
+		"ipam knows neither Kubernetes nor OpenNebula's client, so its model test can run it alone",
+	},
+	{
+		"./cmd/onelb-router",
+		[]string{"k8s.io", "sigs.k8s.io", goca, module + "/api"},
+		[]string{"k8s.io/klog"},
+		"the router agent runs outside the cluster and stays small: it carries no Kubernetes client",
+	},
+	{
+		"./loadbalancer/router/agent",
+		[]string{"k8s.io", "sigs.k8s.io", goca, module + "/api"},
+		[]string{"k8s.io/klog"},
+		"the router agent runs outside the cluster and stays small: it carries no Kubernetes client",
+	},
+	{
+		"./cmd/onelb-node",
+		[]string{goca},
+		nil,
+		"the node agent works while oned is down: it never talks to OpenNebula",
+	},
+}
+
+// deniedIn returns the packages of a dependency graph that a rule denies.
+func deniedIn(deps, denied, allowed []string) []string {
+	under := func(pkg string, dirs []string) bool {
+		return slices.ContainsFunc(dirs, func(dir string) bool { return within(pkg, dir) })
+	}
+	return slices.DeleteFunc(slices.Clone(deps), func(pkg string) bool {
+		return !under(pkg, denied) || under(pkg, allowed)
+	})
+}
+
+func TestDependencyGraphs(t *testing.T) {
+	for _, g := range graphs {
+		t.Run(g.pkg, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", g.pkg)
+			cmd.Dir = root
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatalf("go list -deps %s: %v\n%s", g.pkg, err, stderr.String())
+			}
+			for _, pkg := range deniedIn(strings.Fields(string(out)), g.denied, g.allowed) {
+				t.Errorf("%s depends on %s (go mod why -m, or go list -deps -json, says how): %s", g.pkg, pkg, g.reason)
+			}
+		})
+	}
+}
+
+func TestDependencyGraphRulesBite(t *testing.T) {
+	deps := []string{"fmt", "k8s.io/klog/v2", "k8s.io/client-go/kubernetes", module + "/api/v1alpha1"}
+	got := deniedIn(deps, []string{"k8s.io", module + "/api"}, []string{"k8s.io/klog"})
+	if want := []string{"k8s.io/client-go/kubernetes", module + "/api/v1alpha1"}; !slices.Equal(got, want) {
+		t.Errorf("denied %v, want %v", got, want)
+	}
+}
