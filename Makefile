@@ -3,6 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
 
 # One set of build flags everywhere, the lab's own builds included, so that what is
 # compiled once serves all. A clone that belongs to somebody else must build too:
@@ -19,6 +20,9 @@ PROGRAMS := opennebula-cloud-controller-manager onelb-node onelb-router onelbctl
 IMAGES := opennebula-cloud-controller-manager onelb-node
 TOOL := go tool -modfile=test/tools/go.mod
 LOG := build/test.log
+
+# What `make test` runs, in this order: what fails fast comes first.
+STAGES := deps vet race contract kube e2e
 
 # Packages with a place of their own in `make test`.
 STAGED := /test/(contract|e2e|bench|lab)(/|$$)
@@ -46,7 +50,7 @@ check: ## Quick and without root: format, vet, unit tests, project rules
 test: ## All that CI runs (root): check, unit tests with the race detector, contract, lab and end to end
 	@$(need-root)
 	@mkdir -p build; : > $(LOG)
-	@$(MAKE) deps vet race contract kube e2e || { $(summary); echo "make test: FAILED"; exit 1; }
+	@$(MAKE) $(STAGES) || { $(summary); echo "make test: FAILED"; exit 1; }
 	@$(summary); echo "make test: passed"
 
 .PHONY: fmt
@@ -58,9 +62,10 @@ lint: ## golangci-lint with .golangci.yml
 	$(TOOL) golangci-lint run $(ARGS) ./...
 
 .PHONY: generate
-generate: ## Regenerate CRDs, deepcopy code and gRPC code
+generate: ## Regenerate CRDs, deepcopy and gRPC code, and the tables in docs/reference
 	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=manifests/base/crds
 	@$(call proto,.)
+	go run ./test/docgen
 
 .PHONY: verify
 verify: ## Generated files and go.mod files are up to date (changes nothing)
@@ -70,6 +75,7 @@ verify: ## Generated files and go.mod files are up to date (changes nothing)
 	diff -u api/v1alpha1/zz_generated.deepcopy.go "$$tmp/api/zz_generated.deepcopy.go"; \
 	$(call proto,$$tmp); \
 	find "$$tmp" -name '*.pb.go' -printf '%P\n' | while read -r f; do diff -u "$$f" "$$tmp/$$f"; done
+	@go run ./test/docgen -check
 	@for m in . test/tools test/kube; do (cd $$m && go mod tidy -diff); done
 	@echo "generated files and go.mod files are up to date"
 
@@ -93,7 +99,7 @@ contract: ## What the provider relies on, against the simulator or, with ONE_XML
 
 .PHONY: kube
 kube: ## Build etcd and Kubernetes for the lab (first time about 12 minutes on two cores)
-	go run ./test/lab/cmd/lab build
+	@go run ./test/lab/cmd/kubebin
 
 .PHONY: e2e
 e2e: kube ## The lab and what runs in it, in network namespaces (root)

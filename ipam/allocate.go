@@ -129,9 +129,12 @@ func (p *pool) takeAny(f Family) (*half, error) {
 		return h, nil
 	}
 	if p.parent != nil && !offers(*p.parent, p.spec.Ranges, f) && p.index.nfree[f.index()] == 0 {
-		return nil, fmt.Errorf("network %q (%d) has no static %s addresses that the pool may give: %w", p.parent.Name, p.parent.ID, f, ErrNoSpace)
+		return nil, fmt.Errorf("%s has no static %s addresses that the pool may give: %w", p.parentName(), f, ErrNoSpace)
 	}
-	return nil, p.verdicts[f.index()].current()
+	if err := p.verdicts[f.index()].current(); err != nil {
+		return nil, p.nothingLeft(f, err)
+	}
+	return nil, nil
 }
 
 func (p *pool) takeWanted(a netip.Addr) (*half, error) {
@@ -172,6 +175,7 @@ func (p *pool) create(ctx context.Context, h *half, r Request) (Record, error) {
 		// The record may exist. Until the records have been looked at and the
 		// reservation has been read again, nobody gets the address.
 		h.suspect = h.touched
+		p.doubt = true
 	}
 	p.settle(h.slot)
 	p.mu.Unlock()
@@ -234,5 +238,5 @@ func (p *pool) gaveUp(ctx context.Context, r Request) error {
 	case p.parent == nil:
 		return fmt.Errorf("the pool's network is not known yet: %w", context.Cause(ctx))
 	}
-	return fmt.Errorf("waited in vain for more addresses of network %q (%d): %w", p.parent.Name, p.parent.ID, context.Cause(ctx))
+	return fmt.Errorf("waited in vain for more addresses of %s: %w", p.parentName(), context.Cause(ctx))
 }

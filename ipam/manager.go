@@ -26,6 +26,8 @@ const (
 	DefaultOrphanGrace = 10 * time.Minute
 	DefaultFence       = time.Minute
 	DefaultChunkSize   = 8
+	// DefaultQuarantine is that of pools that are known from records alone.
+	DefaultQuarantine = 30 * time.Second
 )
 
 // maxName is the longest name that OpenNebula gives a network.
@@ -212,14 +214,14 @@ func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.opts.Fence / 4)
 	defer tick.Stop()
 	for {
-		m.scan(ctx)
+		pause := m.scan(ctx)
 		for _, p := range m.sorted() {
 			if !started[p] {
 				started[p] = true
 				keepers.Go(func() { newKeeper(p).run(ctx) })
 			}
 		}
-		if !m.wait(ctx, tick.C) {
+		if !sleep(ctx, pause) || !m.wait(ctx, tick.C) {
 			return nil
 		}
 		m.forget(started)
@@ -245,8 +247,9 @@ func (m *Manager) wait(ctx context.Context, tick <-chan time.Time) bool {
 	return true
 }
 
-// scan reads all records and hands each pool its own.
-func (m *Manager) scan(ctx context.Context) {
+// scan reads all records and hands each pool its own. It returns for how long
+// to leave it at that.
+func (m *Manager) scan(ctx context.Context) time.Duration {
 	start := time.Now()
 	since := m.clock.Load()
 	by := map[string][]Record{}
@@ -258,7 +261,7 @@ func (m *Manager) scan(ctx context.Context) {
 	for _, p := range m.sorted() {
 		p.observe(by[p.name], since, id)
 	}
-	sleep(ctx, max(scanGap, scanShare*time.Since(start)))
+	return max(scanGap, scanShare*time.Since(start))
 }
 
 // adoptUnknown makes a pool to be removed of every name that only records know.
@@ -285,7 +288,7 @@ func (m *Manager) drop(p *pool) bool {
 	defer m.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.absent || len(p.records) > 0 || m.pools[p.name] != p {
+	if !p.absent || m.pools[p.name] != p || slices.ContainsFunc(m.records.List(), func(r Record) bool { return r.Pool == p.name }) {
 		return false
 	}
 	delete(m.pools, p.name)

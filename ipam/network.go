@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 )
 
@@ -78,6 +79,17 @@ type NetworkQuery struct {
 	ID    *NetworkID
 	Name  string
 	Owner string
+}
+
+// String describes the query for people.
+func (q NetworkQuery) String() string {
+	switch {
+	case q.ID != nil:
+		return fmt.Sprintf("with ID %d", *q.ID)
+	case q.Owner != "":
+		return fmt.Sprintf("%q of %q", q.Name, q.Owner)
+	}
+	return fmt.Sprintf("%q", q.Name)
 }
 
 // ReserveRequest asks for Size consecutive addresses of Parent.

@@ -83,25 +83,26 @@ type pool struct {
 	name string
 	wake chan struct{} // there is something for the keeper to do
 
-	mu                sync.Mutex // guards all below
-	spec              PoolSpec
-	specSeq           int  // counts changes of spec and absent
-	absent            bool // not in the set
-	removed           bool // the reservation is back
-	ready             bool // the reservation is ours and known
-	trouble           error
-	parent            *Network  // as last read; nil before
-	outside           [2]int    // free in the parent, as last read less what we cut since
-	reservation       NetworkID // NoNetwork while unknown
-	index             *index
-	records           []Record // of this pool, sorted by address, as last seen
-	recordsSeq        uint64
-	used, quarantined [2]int
-	waiting           [2]int // allocations that wait for an address of any kind
-	wishes            map[netip.Addr]*wish
-	verdicts          [2]verdict
-	changed           chan struct{} // closed, and replaced, when waiters should look again
-	counters          Counters
+	mu          sync.Mutex // guards all below
+	spec        PoolSpec
+	specSeq     int  // counts changes of spec and absent
+	absent      bool // not in the set
+	removed     bool // the reservation is back
+	ready       bool // the reservation is ours and known
+	trouble     error
+	parent      *Network  // as last read; nil before
+	outside     [2]int    // free in the parent, as last read less what we cut since
+	reservation NetworkID // NoNetwork while unknown
+	index       *index
+	records     []Record // of this pool, sorted by address, as last seen
+	recordsSeq  uint64
+	used        [2]int // records by family, as last seen
+	waiting     [2]int // allocations that wait for an address of any kind
+	wishes      map[netip.Addr]*wish
+	verdicts    [2]verdict
+	changed     chan struct{} // closed, and replaced, when waiters should look again
+	doubt       bool          // some address is suspect
+	counters    Counters
 }
 
 // wish is an address that allocations asked for by name.
@@ -127,7 +128,7 @@ func (v verdict) current() error {
 func newPool(m *Manager, name string) *pool {
 	return &pool{
 		m: m, name: name, wake: make(chan struct{}, 1), reservation: NoNetwork, index: newIndex(),
-		wishes: map[netip.Addr]*wish{}, changed: make(chan struct{}), spec: PoolSpec{Name: name, ChunkSize: DefaultChunkSize},
+		wishes: map[netip.Addr]*wish{}, changed: make(chan struct{}), spec: PoolSpec{Name: name, ChunkSize: DefaultChunkSize, Quarantine: DefaultQuarantine},
 	}
 }
 
@@ -137,10 +138,11 @@ func (p *pool) setSpec(s PoolSpec) {
 	if p.specSeq > 0 && !p.absent && p.spec.equal(s) {
 		return
 	}
-	if p.absent || !sameQuery(p.spec.Network, s.Network) {
+	if p.leaving() != s.Leaving || !sameQuery(p.spec.Network, s.Network) {
 		p.parent, p.ready, p.trouble = nil, false, nil
 	}
 	p.spec, p.absent = s, false
+	p.removed = p.removed && s.Leaving
 	p.respecced()
 }
 
@@ -151,6 +153,7 @@ func (p *pool) setAbsent() {
 		return
 	}
 	p.absent = true
+	p.parent, p.ready, p.trouble = nil, false, nil
 	p.respecced()
 }
 
@@ -177,6 +180,20 @@ func (p *pool) countOutside() {
 func (p *pool) leaving() bool { return p.absent || p.spec.Leaving }
 
 func (p *pool) reservationName() string { return reservationName(p.m.opts.Cluster, p.name) }
+
+// parentName names the pool's network for people. The caller holds p.mu.
+func (p *pool) parentName() string {
+	if p.parent == nil {
+		return fmt.Sprintf("network %s", p.spec.Network)
+	}
+	return fmt.Sprintf("network %q (%d)", p.parent.Name, p.parent.ID)
+}
+
+// vacant reports whether a pool that is being removed can give its reservation
+// back. The caller holds p.mu.
+func (p *pool) vacant() bool {
+	return p.leaving() && !p.removed && !slices.ContainsFunc(p.records, func(r Record) bool { return !r.isClaim() })
+}
 
 // offers reports whether the pool could give the address. The caller holds p.mu.
 func (p *pool) offers(a netip.Addr) bool {
@@ -228,16 +245,14 @@ func (p *pool) observe(recs []Record, since, scan uint64) {
 	defer p.mu.Unlock()
 	p.records = recs
 	p.recordsSeq++
-	p.used, p.quarantined = [2]int{}, [2]int{}
+	p.used = [2]int{}
 	for _, r := range recs {
-		i := familyOf(r.Address).index()
-		p.used[i]++
-		if r.Phase == Quarantined {
-			p.quarantined[i]++
-		}
+		p.used[familyOf(r.Address).index()]++
 	}
 	before := p.index.nfree
-	p.index.observe(recs, since, scan, func() uint64 { return p.m.clock.Add(1) })
+	if p.index.observe(recs, since, scan, func() uint64 { return p.m.clock.Add(1) }) {
+		p.doubt = true
+	}
 	if p.index.nfree != before {
 		p.broadcast()
 	}

@@ -84,6 +84,7 @@ func reasonOf(err error) string {
 		{ErrUnauthenticated, ReasonUnauthenticated},
 		{ErrUnavailable, ReasonUnavailable},
 		{ErrNotReady, ReasonReserving},
+		{ErrExists, ReasonReserving},
 	} {
 		if errors.Is(err, c.err) {
 			return c.reason
@@ -172,8 +173,23 @@ func hint(err error) string {
 // counts counts a family. The caller holds p.mu.
 func (p *pool) counts(f Family) Counts {
 	i := f.index()
-	c := Counts{Used: p.used[i], Quarantined: p.quarantined[i]}
-	blocked := 0
+	c := p.countReserved(i)
+	for _, r := range p.records { // those that have left our reservation
+		if familyOf(r.Address) == f && p.index.byAddr[r.Address] == nil && !r.isClaim() {
+			c.Used++
+			if r.Phase == Quarantined {
+				c.Quarantined++
+			}
+		}
+	}
+	c.Total = max(c.Used, c.Total+p.outside[i])
+	c.Free = c.Total - c.Used
+	return c
+}
+
+// countReserved counts what is in the reservation. Addresses in it that
+// somebody else uses are not part of the total: we cannot give them.
+func (p *pool) countReserved(i int) (c Counts) {
 	for _, s := range p.index.spans {
 		for n := range s.slots {
 			h := s.slots[n].halves[i]
@@ -183,16 +199,19 @@ func (p *pool) counts(f Family) Counts {
 			if s.slots[n].held {
 				c.Held++
 			}
-			if !h.allowed {
-				continue
+			if h.rec || h.allowed {
+				c.Reserved++
 			}
-			c.Reserved++
-			if s.slots[n].user != "" && !h.rec {
-				blocked++
+			if h.rec || h.allowed && s.slots[n].user == "" {
+				c.Total++
+			}
+			if h.rec {
+				c.Used++
+			}
+			if h.rec && h.phase == Quarantined {
+				c.Quarantined++
 			}
 		}
 	}
-	c.Total = max(c.Used, c.Reserved-blocked+p.outside[i])
-	c.Free = max(0, c.Total-c.Used)
 	return c
 }

@@ -139,6 +139,9 @@ func (c *Controller) VirtualIPsChanged() {
 // PoolStatusChanged takes IPAM's status of a pool.
 func (c *Controller) PoolStatusChanged(s ipam.PoolStatus) { c.pools.statusChanged(s.Name) }
 
+// PoolEvent takes IPAM's event about a pool.
+func (c *Controller) PoolEvent(e ipam.Event) { c.pools.Event(e) }
+
 // Announced reports whether somebody may still answer for an address without
 // Services. It is the store's Announced.
 func (c *Controller) Announced(v *v1alpha1.VirtualIP) bool {
@@ -159,6 +162,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.o.EndpointSlices.HasSynced, c.o.Pools.HasSynced, c.o.Store.HasSynced) {
 		return ctx.Err()
 	}
+	c.pools.load() // before anybody may ask for an address
 	var wg sync.WaitGroup
 	wg.Go(func() { c.pools.Run(ctx) })
 	for _, r := range c.routers {

@@ -27,10 +27,8 @@ const (
 	// ReasonRefused: the Service cannot have what it asks for until it, or its
 	// pool, is edited.
 	ReasonRefused = "Refused"
-	// ReasonPoolNotReady: the pool cannot give addresses.
-	ReasonPoolNotReady = "PoolNotReady"
-	// ReasonPoolReady: the pool can give addresses.
-	ReasonPoolReady = "PoolReady"
+	// ReasonInvalidPool: the AddressPool cannot be used as it is written.
+	ReasonInvalidPool = "InvalidPool"
 	// ReasonRestored: a VirtualIP in use was deleted by somebody and made anew.
 	ReasonRestored = "VirtualIPRestored"
 )

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -104,9 +104,6 @@ func (p *poolSet) load() {
 		if err != nil {
 			invalid[pool.Name] = err
 			v.Problem = err
-			if spec.Name == "" {
-				continue
-			}
 		}
 		specs = append(specs, spec)
 	}
@@ -188,7 +185,6 @@ func familiesOf(st ipam.PoolStatus) []ipam.Family {
 
 // Run writes the pools' status until ctx ends.
 func (p *poolSet) Run(ctx context.Context) {
-	p.load()
 	go func() { <-ctx.Done(); p.queue.ShutDown() }()
 	for {
 		name, quit := p.queue.Get()
@@ -221,9 +217,14 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 	if !known && invalid == nil {
 		return nil // IPAM will call again
 	}
+	if done, err := p.finalize(ctx, pool, st); done || err != nil {
+		return err
+	}
 	next := poolStatus(pool, st, invalid)
 	observePool(name, st, apimeta.IsStatusConditionTrue(next.Conditions, v1alpha1.PoolReady))
-	p.announce(pool, next)
+	if invalid != nil {
+		p.events.once(pool, pool.UID, corev1.EventTypeWarning, ReasonInvalidPool, invalid.Error())
+	}
 	if equality.Semantic.DeepEqual(pool.Status, next) {
 		return nil
 	}
@@ -240,18 +241,30 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 	return nil
 }
 
-// announce sends an event when the pool's readiness, or its reason, changes.
-func (p *poolSet) announce(pool *v1alpha1.AddressPool, next v1alpha1.AddressPoolStatus) {
-	c := apimeta.FindStatusCondition(next.Conditions, v1alpha1.PoolReady)
-	old := apimeta.FindStatusCondition(pool.Status.Conditions, v1alpha1.PoolReady)
-	if c == nil || (old != nil && old.Status == c.Status && old.Reason == c.Reason) {
-		return
+// finalize holds the deletion of a pool back until the last of its addresses
+// and its reservation have been given back. It reports whether the pool is gone.
+func (p *poolSet) finalize(ctx context.Context, pool *v1alpha1.AddressPool, st ipam.PoolStatus) (bool, error) {
+	has := slices.Contains(pool.Finalizers, v1alpha1.PoolFinalizer)
+	finalizers := slices.DeleteFunc(slices.Clone(pool.Finalizers), func(f string) bool { return f == v1alpha1.PoolFinalizer })
+	switch {
+	case pool.DeletionTimestamp.IsZero() && !has:
+		finalizers = append(finalizers, v1alpha1.PoolFinalizer)
+	case !pool.DeletionTimestamp.IsZero() && has && st.Reason == ipam.ReasonRemoved:
+	default:
+		return false, nil
 	}
-	if c.Status == metav1.ConditionTrue {
-		p.events.once(pool, pool.UID, corev1.EventTypeNormal, ReasonPoolReady, c.Message)
-		return
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": pool.UID, "resourceVersion": pool.ResourceVersion, "finalizers": finalizers,
+	}})
+	if err != nil {
+		return false, fmt.Errorf("encode finalizers of AddressPool %s: %w", pool.Name, err)
 	}
-	p.events.once(pool, pool.UID, corev1.EventTypeWarning, ReasonPoolNotReady, c.Reason+": "+c.Message)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	if _, err := p.client.Patch(ctx, pool.Name, types.MergePatchType, body, metav1.PatchOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return false, fmt.Errorf("write finalizers of AddressPool %s: %w", pool.Name, err)
+	}
+	return !pool.DeletionTimestamp.IsZero(), nil
 }
 
 // Event sends IPAM's event on the pool it is about.
@@ -274,14 +287,14 @@ func poolStatus(pool *v1alpha1.AddressPool, st ipam.PoolStatus, invalid error) v
 		next.IPv4, next.IPv6 = counts(st.IPv4), counts(st.IPv6)
 	}
 	c := metav1.Condition{
-		Type: v1alpha1.PoolReady, Status: metav1.ConditionTrue, Reason: "Ready",
-		Message: "The pool can give addresses.", ObservedGeneration: pool.Generation,
+		Type: v1alpha1.PoolReady, Status: metav1.ConditionTrue, Reason: st.Reason,
+		Message: st.Message, ObservedGeneration: pool.Generation,
 	}
 	switch {
 	case invalid != nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, "Invalid", invalid.Error()
 	case !st.Ready:
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, st.Reason, st.Message
+		c.Status = metav1.ConditionFalse
 	}
 	apimeta.SetStatusCondition(&next.Conditions, c)
 	return next
@@ -328,10 +341,18 @@ func viewOf(pool *v1alpha1.AddressPool) *poolView {
 	return v
 }
 
+// unusable is a pool that gives nothing, and keeps serving what it has given.
+func unusable(s ipam.PoolSpec) ipam.PoolSpec {
+	s.Ranges, s.Leaving = nil, true
+	return s
+}
+
 // specOf translates a pool for IPAM.
 func specOf(pool *v1alpha1.AddressPool) (ipam.PoolSpec, error) {
 	s := ipam.PoolSpec{
 		Name:         pool.Name,
+		Generation:   pool.Generation,
+		Leaving:      !pool.DeletionTimestamp.IsZero(),
 		Network:      ipam.NetworkQuery{Name: pool.Spec.Network.Name, Owner: pool.Spec.Network.Owner},
 		ChunkSize:    defaultChunk,
 		ReserveAhead: defaultAhead,
@@ -354,10 +375,10 @@ func specOf(pool *v1alpha1.AddressPool) (ipam.PoolSpec, error) {
 		start, err1 := netip.ParseAddr(r.Start)
 		end, err2 := netip.ParseAddr(r.End)
 		if err := errors.Join(err1, err2); err != nil {
-			return ipam.PoolSpec{}, fmt.Errorf("spec.ranges[%d]: %w", i, err)
+			return unusable(s), fmt.Errorf("spec.ranges[%d]: %w", i, err)
 		}
 		if end.Less(start) {
-			return ipam.PoolSpec{}, fmt.Errorf("spec.ranges[%d]: start %s is behind end %s", i, start, end)
+			return unusable(s), fmt.Errorf("spec.ranges[%d]: start %s is behind end %s", i, start, end)
 		}
 		s.Ranges = append(s.Ranges, ipam.AddressRange{Start: start, End: end})
 	}

@@ -183,7 +183,7 @@ func (r *routerSync) acknowledge() {
 	}
 }
 
-// lowest is the lowest generation that any instance runs. It is unknown while
+// lowest is the lowest of our generations that any instance runs. It is unknown while
 // an instance is unreachable, unless it has been so for long.
 func (r *routerSync) lowest(s router.State, now time.Time) (uint64, bool) {
 	r.mu.Lock()
@@ -203,8 +203,8 @@ func (r *routerSync) lowest(s router.State, now time.Time) (uint64, bool) {
 			continue
 		}
 		delete(r.lost, i.Endpoint)
-		if reachable == 0 || i.Generation < low {
-			low = i.Generation
+		if reachable == 0 || i.Confirmed < low {
+			low = i.Confirmed
 		}
 		reachable++
 	}

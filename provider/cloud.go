@@ -52,11 +52,16 @@ func New(r io.Reader) (*Cloud, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	client, err := newOne(cfg)
+	client, err := one.New(one.Options{
+		Endpoint: cfg.Endpoint, Credentials: credentials(cfg.Credentials), CAFile: cfg.CAFile, RequestTimeout: cfg.RequestTimeout,
+	})
 	if err != nil {
 		return nil, err
 	}
-	inst, err := newInstances(cfg, client)
+	inst, err := instances.New(instances.Options{
+		OpenNebula:       client,
+		InternalNetworks: cfg.Instances.InternalNetworks, ExternalNetworks: cfg.Instances.ExternalNetworks, Region: cfg.Instances.Region,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +70,13 @@ func New(r io.Reader) (*Cloud, error) {
 		balancer:  newLateBalancer(),
 		informers: make(chan informers.SharedInformerFactory, 1),
 	}, nil
+}
+
+func credentials(c config.Credentials) one.CredentialSource {
+	if c.File != "" {
+		return one.CredentialFile(c.File)
+	}
+	return one.CredentialEnv(c.Env)
 }
 
 // Initialize starts the parts of the provider. They end when stop closes.

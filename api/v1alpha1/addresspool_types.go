@@ -4,6 +4,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// PoolFinalizer is on every AddressPool: its deletion waits until the last of
+// its addresses is back in OpenNebula.
+const PoolFinalizer = "onelb.io/pool"
+
 // Exposure says how the addresses of a pool are made reachable.
 // +kubebuilder:validation:Enum=L2;Router
 type Exposure string

@@ -26,6 +26,9 @@ type InstanceState struct {
 	// Generation is the one it reports, Current whether that is the desired one.
 	Generation uint64
 	Current    bool
+	// Confirmed is the last generation of this client's own that it is known to
+	// run; 0 while there is none.
+	Confirmed uint64
 	// Master is whether it carries the traffic.
 	Master bool
 	// Members counts checked backends, Healthy those that pass.
@@ -65,8 +68,9 @@ func (i *instance) state(desired uint64) InstanceState {
 	s := InstanceState{
 		Endpoint: i.endpoint, Reachable: i.reachable, Err: i.err,
 		Generation: i.status.GetGeneration(), Current: desired != 0 && i.confirmed == desired,
-		Master:  i.reachable && i.status.GetMaster(),
-		Members: int(i.status.GetMembers()), Healthy: int(i.status.GetHealthy()),
+		Confirmed: i.confirmed,
+		Master:    i.reachable && i.status.GetMaster(),
+		Members:   int(i.status.GetMembers()), Healthy: int(i.status.GetHealthy()),
 		Problems: slices.Clone(i.status.GetProblems()), Version: i.status.GetVersion(),
 	}
 	if s.Err == nil && i.rejected != nil {

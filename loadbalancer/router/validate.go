@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
-	"slices"
 )
 
 // Bounds of a document. They protect the router's memory and the time of one
@@ -214,13 +213,13 @@ func (f Frontend) validateRanges() error {
 	if len(f.SourceRanges) > MaxSourceRanges {
 		return fmt.Errorf("%d source ranges, at most %d", len(f.SourceRanges), MaxSourceRanges)
 	}
-	for _, r := range f.SourceRanges {
+	for i, r := range f.SourceRanges {
 		if !r.IsValid() || r.Masked() != r || r.Addr().Is4In6() {
 			return fmt.Errorf("source range %s is not a masked prefix", r)
 		}
-	}
-	if !slices.IsSortedFunc(f.SourceRanges, comparePrefix) {
-		return fmt.Errorf("source ranges are not sorted")
+		if i > 0 && comparePrefix(f.SourceRanges[i-1], r) >= 0 {
+			return fmt.Errorf("source range %s is not sorted or not unique", r)
+		}
 	}
 	return nil
 }

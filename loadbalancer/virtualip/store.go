@@ -41,6 +41,8 @@ type Store struct {
 	onChange  func()
 	timeout   time.Duration
 
+	restoring sync.Mutex // one Restore at a time
+
 	mu      sync.RWMutex // guards the three below
 	objects map[netip.Addr]*v1alpha1.VirtualIP
 	owned   map[types.UID]map[netip.Addr]struct{} // UID of a Service → its addresses

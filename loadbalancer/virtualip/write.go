@@ -188,6 +188,15 @@ func (s *Store) SetRouterGeneration(ctx context.Context, a netip.Addr, generatio
 // again, unless another process was faster. Agents keep an address for a
 // moment when its object vanishes, so nobody notices.
 func (s *Store) Restore(ctx context.Context, v *v1alpha1.VirtualIP) error {
+	s.restoring.Lock()
+	defer s.restoring.Unlock()
+	a, err := netip.ParseAddr(v.Spec.Address)
+	if err != nil {
+		return fmt.Errorf("restore VirtualIP %s: %w", v.Name, err)
+	}
+	if now, err := s.object(a); err != nil || now.UID != v.UID {
+		return nil //nolint:nilerr // done already
+	}
 	if err := s.delete(ctx, v); err != nil {
 		return fmt.Errorf("restore VirtualIP %s: %w", v.Name, err)
 	}

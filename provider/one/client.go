@@ -26,7 +26,8 @@ const (
 // Options configures a Client.
 type Options struct {
 	// Endpoint is the URL of OpenNebula's XML-RPC API, such as
-	// http://one.example.org:2633/RPC2.
+	// http://one.example.org:2633/RPC2. The proxy settings of the environment
+	// (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) apply to it.
 	Endpoint string
 	// Credentials gives user and password; see CredentialFile, CredentialEnv.
 	Credentials CredentialSource

@@ -2,6 +2,7 @@ package one
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -95,7 +96,10 @@ func (c *Client) translate(ctx context.Context, method string, err error) error 
 func hint(err, cause error) string {
 	var status *statusError
 	var client *goerrors.ClientError
+	var cert *tls.CertificateVerificationError
 	switch {
+	case errors.As(cause, &cert):
+		return "; configure the authority that signed it as caFile, or the name it is for as endpoint"
 	case errors.As(cause, &status) && status.target != "":
 		return "; configure the address it redirects to as endpoint"
 	case errors.As(cause, &status) && status.code == 404:

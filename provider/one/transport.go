@@ -75,7 +75,11 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		return nil, &statusError{code: resp.StatusCode, status: resp.Status, target: resp.Header.Get("Location")}
+		e := &statusError{code: resp.StatusCode, status: resp.Status}
+		if resp.StatusCode/100 == 3 {
+			e.target = resp.Header.Get("Location")
+		}
+		return nil, e
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, t.limit+1))
 	if err != nil {

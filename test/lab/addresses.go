@@ -34,18 +34,19 @@ func addr(format string, args ...any) netip.Addr {
 }
 
 // publicRouter and the like give the addresses of hosts by their number, from 1.
-// IPv6 interface identifiers repeat the decimal digits of the IPv4 host part, so
-// that 10.20.0.11 and fd00:20::11 are one machine.
+// Each kind begins with the same digits in both families and counts on from there,
+// as an OpenNebula address range of pairs does: 10.20.0.11 and fd00:20::11 are one
+// machine.
 func publicRouter(i int) []netip.Addr {
-	return []netip.Addr{addr("203.0.113.%d", i+1), addr("2001:db8:113::%d", i+1)}
+	return []netip.Addr{addr("203.0.113.%d", i+1), addr("2001:db8:113::%x", i+1)}
 }
 
 func privateRouter(i int) []netip.Addr {
-	return []netip.Addr{addr("10.20.0.%d", i), addr("fd00:20::%d", i)}
+	return []netip.Addr{addr("10.20.0.%d", i), addr("fd00:20::%x", i)}
 }
 
 func privateNode(i int) []netip.Addr {
-	return []netip.Addr{addr("10.20.0.%d", i+10), addr("fd00:20::%d", i+10)}
+	return []netip.Addr{addr("10.20.0.%d", i+10), addr("fd00:20::%x", i+0x10)}
 }
 
 func mgmtRouter(i int) []netip.Addr { return []netip.Addr{addr("10.30.0.%d", i+10)} }

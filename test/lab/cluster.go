@@ -23,6 +23,15 @@ func (l *Lab) startCluster(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.startNodes(ctx) })
+	if l.options.Programs {
+		g.Go(func() error { return l.startPrograms(ctx) })
+	}
+	return g.Wait()
+}
+
+func (l *Lab) startNodes(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
 	for _, n := range l.nodes {
 		g.Go(func() error { return n.start(ctx) })
 	}

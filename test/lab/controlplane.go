@@ -53,14 +53,17 @@ func (l *Lab) startControlPlane(ctx context.Context) error {
 	l.plane.etcd = l.unit(l.control, "etcd", l.kube("etcd"), l.etcdArgs()...)
 	l.plane.apiServer = l.unit(l.control, "kube-apiserver", l.kube("kube-apiserver"), l.apiServerArgs()...)
 	l.plane.controllerManager = l.unit(l.control, "kube-controller-manager", l.kube("kube-controller-manager"), l.controllerManagerArgs()...)
-	// All at once: the API server and the controller manager wait for what they
-	// need, and most of their start is spent on themselves.
-	for _, u := range []*proc.Unit{l.plane.etcd, l.plane.apiServer, l.plane.controllerManager} {
+	// The API server waits for etcd by itself.
+	for _, u := range []*proc.Unit{l.plane.etcd, l.plane.apiServer} {
 		if err := u.Start(); err != nil {
 			return err
 		}
 	}
 	if err := l.waitAPIServer(ctx); err != nil {
+		return err
+	}
+	// Not earlier: it ends when its own role does not exist yet.
+	if err := l.plane.controllerManager.Start(); err != nil {
 		return err
 	}
 	l.say("API server is ready")
@@ -128,8 +131,9 @@ func (l *Lab) waitAPIServer(ctx context.Context) error {
 	})
 }
 
-// StopAPIServer ends the API server; etcd keeps its state.
-func (l *Lab) StopAPIServer() error { return l.plane.apiServer.Stop() }
+// StopAPIServer kills the API server, as its machine's loss would; etcd keeps its
+// state. An orderly end takes up to a minute, since it waits for every watch.
+func (l *Lab) StopAPIServer() error { return l.plane.apiServer.Kill() }
 
 // StartAPIServer starts it again and returns when it is ready.
 func (l *Lab) StartAPIServer(ctx context.Context) error {

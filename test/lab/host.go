@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,6 +31,20 @@ func (h *Host) Addrs(l2 string) []netip.Addr {
 		return link.addrs
 	}
 	return nil
+}
+
+// CutLinks cuts all of the host's links; HealLinks puts them back.
+func (h *Host) CutLinks() error { return h.eachLink((*Link).Cut) }
+
+// HealLinks undoes CutLinks.
+func (h *Host) HealLinks() error { return h.eachLink((*Link).Heal) }
+
+func (h *Host) eachLink(f func(*Link) error) error {
+	var errs []error
+	for _, link := range h.links {
+		errs = append(errs, f(link))
+	}
+	return errors.Join(errs...)
 }
 
 // newHost makes a namespace named for the lab.

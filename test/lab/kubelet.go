@@ -86,27 +86,27 @@ func (k *kubelet) stop() {
 }
 
 func (k *kubelet) loop(ctx context.Context, client kubernetes.Interface, dialer *connrotation.Dialer) {
-	lease, status := time.NewTicker(leaseEvery), time.NewTicker(statusEvery)
-	defer lease.Stop()
-	defer status.Stop()
+	ticker := time.NewTicker(leaseEvery)
+	defer ticker.Stop()
+	reported := time.Now()
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return
-		case <-lease.C:
-			err = k.renew(ctx, client)
-		case <-status.C:
-			err = k.report(ctx, client)
+		case <-ticker.C:
 		}
-		if err != nil && ctx.Err() == nil {
+		err := k.renew(ctx, client)
+		if err == nil && time.Since(reported) >= statusEvery {
+			if err = k.report(ctx, client); err == nil {
+				reported = time.Now()
+			}
+		}
+		if err != nil {
 			// As a kubelet: a connection over a link that was cut would hang for
-			// long after the link is back.
+			// long after the link is back. Then the node may be thought dead.
 			dialer.CloseAll()
-			status.Reset(leaseEvery)
-			continue
+			reported = time.Time{}
 		}
-		status.Reset(statusEvery)
 	}
 }
 

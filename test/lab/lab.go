@@ -47,6 +47,9 @@ type Lab struct {
 	plane   controlPlane
 	client  *kubernetes.Clientset // administrator's
 
+	one *OneSim
+	ccm *proc.Unit // with Options.Programs
+
 	mu    sync.Mutex // guards all below
 	hosts map[string]*Host
 	pods  map[string]*Pod // by namespace/name
@@ -104,7 +107,10 @@ func (l *Lab) Start(ctx context.Context) (err error) {
 	if err = l.prepare(ctx); err != nil {
 		return err
 	}
-	l.say("datacenter of %d namespaces is up", len(l.hosts)+1)
+	if err = l.startOneSim(); err != nil {
+		return err
+	}
+	l.say("datacenter of %d namespaces is up, OpenNebula answers", len(l.hosts)+1)
 	return l.startCluster(ctx)
 }
 

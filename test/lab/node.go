@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -36,6 +34,9 @@ func newNode(l *Lab, h *Host, index int) *Node {
 
 // Proxy is the node's kube-proxy.
 func (n *Node) Proxy() *proc.Unit { return n.proxy }
+
+// Agent is the node's onelb-node, nil without Options.Programs.
+func (n *Node) Agent() *proc.Unit { return n.agent }
 
 // buildRoutes gives the node its way out, and the ways to the pods of the other
 // nodes, as a CNI plugin with plain routing does.
@@ -101,39 +102,7 @@ func (n *Node) proxyArgs() []string {
 
 // waitProxy returns when kube-proxy has programmed its first rules.
 func (n *Node) waitProxy(ctx context.Context) error {
-	client := n.httpClient()
-	return n.lab.wait(ctx, n.proxy.Name(), []*proc.Unit{n.proxy}, func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10256/healthz", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			return err
-		}
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("healthz: %s", resp.Status)
-		}
-		return nil
-	})
-}
-
-// CutLinks cuts all of the node's links; HealLinks puts them back.
-func (n *Node) CutLinks() error { return n.eachLink((*Link).Cut) }
-
-// HealLinks undoes CutLinks.
-func (n *Node) HealLinks() error { return n.eachLink((*Link).Heal) }
-
-func (n *Node) eachLink(f func(*Link) error) error {
-	var errs []error
-	for _, network := range []string{Private, Management} {
-		errs = append(errs, f(n.links[network]))
-	}
-	return errors.Join(errs...)
+	return n.lab.waitURL(ctx, n.Host, n.proxy, "http://127.0.0.1:10256/healthz")
 }
 
 // StopKubelet silences the kubelet, as if it hung; StartKubelet revives it.
@@ -186,8 +155,8 @@ func (n *Node) wipe(ctx context.Context) error {
 	}
 	defer nl.Close()
 	var errs []error
-	for _, network := range []string{Private, Management} {
-		errs = append(errs, wipeLink(nl, n.links[network]))
+	for _, link := range n.links {
+		errs = append(errs, wipeLink(nl, link))
 	}
 	return errors.Join(append(errs, wipeConntrack(nl))...)
 }

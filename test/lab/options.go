@@ -29,7 +29,7 @@ const (
 )
 
 // Options say what to build. The zero value is a lab named "lab" with three
-// nodes and one router, with Kubernetes and without onelb's own programs.
+// nodes and one router, with OpenNebula and Kubernetes and without onelb's own programs.
 type Options struct {
 	// Name distinguishes labs on one machine: lower-case letters, digits and dashes.
 	Name string
@@ -42,8 +42,8 @@ type Options struct {
 	// NodeLifecycle runs the controllers that mark a node whose kubelet is silent
 	// as not ready, after about 7 s, and evict its pods.
 	NodeLifecycle bool
-	// Programs also starts onesim, applies the manifests and starts the
-	// cloud-controller-manager, the node agents and the router agents.
+	// Programs also applies the manifests and starts the cloud-controller-manager,
+	// the node agents and the router agents.
 	Programs bool
 	// Race builds onelb's programs with the race detector.
 	Race bool

@@ -146,7 +146,7 @@ func (p *Pod) create(ctx context.Context, w Workload) error {
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 		},
 	}
-	err := p.node.lab.wait(ctx, "pod "+p.key()+" to be admitted", nil, func(ctx context.Context) error {
+	err := p.node.lab.wait(ctx, "pod "+p.key()+" to be admitted", []*proc.Unit{p.node.lab.plane.controllerManager}, func(ctx context.Context) error {
 		// A new namespace has no service account for a moment.
 		_, err := client.CoreV1().Pods(p.namespace).Create(ctx, pod, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/onelb/onelb/test/lab/proc"
@@ -38,4 +39,16 @@ func (l *Lab) wait(ctx context.Context, what string, units []*proc.Unit, f func(
 		case <-time.After(pollEvery):
 		}
 	}
+}
+
+// waitURL returns when a program answers an HTTP request from its own host with
+// 200.
+func (l *Lab) waitURL(ctx context.Context, h *Host, u *proc.Unit, url string) error {
+	return l.wait(ctx, u.Name(), []*proc.Unit{u}, func(ctx context.Context) error {
+		status, body, err := h.Get(ctx, url)
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("%s: status %d: %s", url, status, body)
+		}
+		return err
+	})
 }

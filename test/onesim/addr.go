@@ -2,7 +2,6 @@ package onesim
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net"
 	"net/netip"
 )
@@ -62,7 +61,16 @@ func slaac(prefix netip.Addr, mac uint64) netip.Addr {
 }
 
 func macString(mac uint64) string {
-	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", byte(mac>>40), byte(mac>>32), byte(mac>>24), byte(mac>>16), byte(mac>>8), byte(mac)) //nolint:gosec // the bytes
+	const hex = "0123456789abcdef"
+	var b [17]byte
+	for i := range b {
+		b[i] = ':'
+	}
+	for i := range 6 {
+		c := byte(mac >> (40 - 8*i)) //nolint:gosec // the byte
+		b[3*i], b[3*i+1] = hex[c>>4], hex[c&15]
+	}
+	return string(b[:])
 }
 
 func parseMAC(text string) (uint64, bool) {

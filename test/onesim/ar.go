@@ -290,6 +290,9 @@ func (r *addrRange) slice(first, n, id int) *addrRange {
 	return out
 }
 
+// leaseBytes is about what a lease takes in a document.
+const leaseBytes = 128
+
 func (r *addrRange) writeInfo(b *xmlOut, see func(owner uint64) bool) {
 	b.open("AR")
 	for _, p := range r.pairs(false) {
@@ -297,6 +300,7 @@ func (r *addrRange) writeInfo(b *xmlOut, see func(owner uint64) bool) {
 	}
 	r.writeEnds(b)
 	b.int("USED_LEASES", r.leases.used)
+	b.Grow(leaseBytes * len(r.leases.list))
 	b.open("LEASES")
 	for _, l := range r.leases.list {
 		if see(l.owner) {

@@ -95,12 +95,16 @@ func mismatch(want rune, arg any) string {
 	return fmt.Sprintf("Parameter that is supposed to be %s is not", name)
 }
 
+func noMethod(name string) *rpcFault {
+	return &rpcFault{faultNoMethod, "Method '" + name + "' not defined"}
+}
+
 // execute runs a method: a writer alone among writers for as long as its latency lasts, readers side by side.
 // The context only ends waiting; a method that has begun is finished.
 func (s *Sim) execute(ctx context.Context, rc rpcCall) (any, error) {
-	m, ok := s.methods[rc.method]
-	if !ok {
-		return nil, &rpcFault{faultNoMethod, "Method '" + rc.method + "' not defined"}
+	m := s.methods[rc.method]
+	if m == nil {
+		return nil, noMethod(rc.method)
 	}
 	if m.write {
 		select {

@@ -59,7 +59,8 @@ func networkContext(v *vnet, ar *addrRange, nic *attribute) []pair {
 	return out
 }
 
-// contextOf is the CONTEXT of a VM. A NIC whose attach has not ended is not in it yet.
+// contextOf is the CONTEXT of a VM. A NIC whose attach has not ended, or that waits for a
+// boot, is not in it yet.
 func (s *Sim) contextOf(v *vm) attribute {
 	out := v.context.clone()
 	out.set("DISK_ID", itoa(len(v.template.vectors("DISK"))))
@@ -76,7 +77,7 @@ func (s *Sim) contextOf(v *vm) attribute {
 		return out
 	}
 	for _, n := range v.nics {
-		if n.state == nicAttaching {
+		if n.state == nicAttaching || n.unbooted {
 			continue
 		}
 		prefix := fmt.Sprintf("ETH%d_", n.id)

@@ -201,6 +201,9 @@ func (s *Sim) booted(v *vm, h *host, from lcmState) {
 	}
 	v.deployID = id
 	v.set(stateActive, lcmRunning)
+	for _, n := range v.nics {
+		n.unbooted = false
+	}
 }
 
 // finish frees what a VM has and makes it DONE.

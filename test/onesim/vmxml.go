@@ -33,7 +33,7 @@ func (s *Sim) fullTemplate(v *vm) *template {
 	return t
 }
 
-// writeVM is the whole VM; info adds what the pool leaves out, the last monitoring.
+// writeVM is the whole VM; info adds what the pool leaves out, the last monitoring and the earlier history.
 func (s *Sim) writeVM(b *xmlOut, v *vm, info bool) {
 	b.open("VM")
 	s.writeHead(b, &v.object)
@@ -63,7 +63,9 @@ func (s *Sim) writeVM(b *xmlOut, v *vm, info bool) {
 	v.userTemplate.writeXML(b, "USER_TEMPLATE")
 	b.open("HISTORY_RECORDS")
 	for i := range v.history {
-		v.history[i].writeXML(b, v.id)
+		if info || i == len(v.history)-1 {
+			v.history[i].writeXML(b, v.id)
+		}
 	}
 	b.close("HISTORY_RECORDS")
 	b.open("BACKUPS")

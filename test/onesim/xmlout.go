@@ -14,7 +14,7 @@ func (b *xmlOut) empty(name string) { b.WriteByte('<'); b.WriteString(name); b.W
 
 func (b *xmlOut) text(name, value string) {
 	b.open(name)
-	_, _ = textEscaper.WriteString(b, value)
+	escape(b, value)
 	b.close(name)
 }
 
@@ -27,7 +27,10 @@ func (b *xmlOut) int(name string, value int) {
 func (b *xmlOut) cdata(name, value string) {
 	b.open(name)
 	b.WriteString("<![CDATA[")
-	b.WriteString(strings.ReplaceAll(value, "]]>", "]]]]><![CDATA[>"))
+	if strings.Contains(value, "]]>") {
+		value = strings.ReplaceAll(value, "]]>", "]]]]><![CDATA[>")
+	}
+	b.WriteString(value)
 	b.WriteString("]]>")
 	b.close(name)
 }

@@ -183,7 +183,29 @@ const (
 	arrayTail    = "</data></array></value></param>\r\n</params>\r\n</methodResponse>\r\n"
 )
 
-var textEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\r", "&#x0d;")
+// escape writes text with what XML needs escaped. Answers run to megabytes, so it goes by hand.
+func escape(w io.StringWriter, text string) {
+	from := 0
+	for i := range len(text) {
+		var with string
+		switch text[i] {
+		case '&':
+			with = "&amp;"
+		case '<':
+			with = "&lt;"
+		case '>':
+			with = "&gt;"
+		case '\r':
+			with = "&#x0d;"
+		default:
+			continue
+		}
+		_, _ = w.WriteString(text[from:i])
+		_, _ = w.WriteString(with)
+		from = i + 1
+	}
+	_, _ = w.WriteString(text[from:])
+}
 
 // encodeValue writes the answer of a call that succeeded: value is a string or an int.
 func encodeValue(value any) []byte {
@@ -193,7 +215,7 @@ func encodeValue(value any) []byte {
 	case string:
 		b.Grow(len(v) + len(v)/2)
 		b.WriteString("<value><string>")
-		_, _ = textEscaper.WriteString(&b, v)
+		escape(&b, v)
 		b.WriteString("</string></value>\r\n")
 	case int:
 		fmt.Fprintf(&b, "<value><i4>%d</i4></value>\r\n", v)
@@ -206,7 +228,7 @@ func encodeValue(value any) []byte {
 func encodeError(e *Error) []byte {
 	var b bytes.Buffer
 	b.WriteString(arrayHead + "<value><boolean>0</boolean></value>\r\n<value><string>")
-	_, _ = textEscaper.WriteString(&b, e.Message)
+	escape(&b, e.Message)
 	fmt.Fprintf(&b, "</string></value>\r\n<value><i4>%d</i4></value>\r\n<value><i4>%d</i4></value>\r\n"+
 		"<value><i8>-1</i8></value>\r\n", e.Code, e.ObjectID)
 	b.WriteString(arrayTail)
@@ -217,7 +239,7 @@ func encodeFault(f *rpcFault) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, envelopeHead+"<fault>\r\n<value><struct>\r\n<member><name>faultCode</name>\r\n"+
 		"<value><i4>%d</i4></value></member>\r\n<member><name>faultString</name>\r\n<value><string>", f.code)
-	_, _ = textEscaper.WriteString(&b, f.text)
+	escape(&b, f.text)
 	b.WriteString("</string></value></member>\r\n</struct></value>\r\n</fault>\r\n</methodResponse>\r\n")
 	return b.Bytes()
 }

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/provider/config"
 )
 
 // base is the directory of the kustomize base.
@@ -107,6 +108,12 @@ func TestStrictDecodingBites(t *testing.T) {
 		if _, _, err := decoder(t).Decode([]byte(document), nil, nil); err == nil {
 			t.Errorf("accepted:\n%s", document)
 		}
+	}
+}
+
+func TestExampleConfiguration(t *testing.T) {
+	if _, err := config.Load(root + "/manifests/examples/cloud-config.yaml"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -4,6 +4,7 @@
 package fake
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"sync"
@@ -109,6 +110,9 @@ func (c *Clientset) react(a testing.Action) (bool, runtime.Object, error) {
 	case testing.DeleteActionImpl:
 		return c.delete(a)
 	case testing.PatchActionImpl:
+		if err := c.checkUID(a); err != nil {
+			return true, nil, err
+		}
 		handled, obj, err := testing.ObjectReaction(c.tracker)(a)
 		if err != nil || obj == nil {
 			return handled, obj, err
@@ -133,6 +137,30 @@ func (c *Clientset) stamp(o runtime.Object, created bool) error {
 		if t := m.GetCreationTimestamp(); t.IsZero() {
 			m.SetCreationTimestamp(metav1.Now())
 		}
+	}
+	return nil
+}
+
+// checkUID refuses a patch that names another object's UID.
+func (c *Clientset) checkUID(a testing.PatchActionImpl) error {
+	var patch struct {
+		Metadata struct {
+			UID types.UID `json:"uid"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(a.GetPatch(), &patch); err != nil || patch.Metadata.UID == "" {
+		return nil //nolint:nilerr // not a merge patch of metadata: nothing to check
+	}
+	o, err := c.tracker.Get(a.GetResource(), "", a.GetName())
+	if err != nil {
+		return err
+	}
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return fmt.Errorf("fake object: %w", err)
+	}
+	if m.GetUID() != patch.Metadata.UID {
+		return apierrors.NewConflict(a.GetResource().GroupResource(), a.GetName(), fmt.Errorf("have UID %s, want %s", m.GetUID(), patch.Metadata.UID))
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// modulePath is the root module, by which moduleRoot knows it.
+// modulePath is the root module, by which ModuleRoot knows it.
 const modulePath = "github.com/onelb/onelb"
 
 // reportEvery is how often a running build says how far it is.
@@ -26,8 +26,8 @@ const reportEvery = 15 * time.Second
 // ErrNoModule is returned when the working directory is outside the repository.
 var ErrNoModule = errors.New("not inside the module " + modulePath)
 
-// moduleRoot finds the repository from the working directory upwards.
-func moduleRoot() (string, error) {
+// ModuleRoot finds the repository from the working directory upwards.
+func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

@@ -47,7 +47,7 @@ func CacheDir() (string, error) {
 // kube-controller-manager, kube-proxy and kubectl. The first build takes about
 // twelve minutes on two cores; how far it is goes to progress.
 func Build(ctx context.Context, progress io.Writer) (dir string, err error) {
-	root, err := moduleRoot()
+	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
 	}

@@ -18,7 +18,7 @@ var ErrNoProgram = errors.New("no such program in this module")
 // build does not change what stands in dir, so a running lab keeps its own
 // version. With race, the race detector is built in (this needs a C compiler).
 func Programs(ctx context.Context, dir string, race bool, progress io.Writer, packages ...string) error {
-	root, err := moduleRoot()
+	root, err := ModuleRoot()
 	if err != nil {
 		return err
 	}

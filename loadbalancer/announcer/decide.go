@@ -1,0 +1,184 @@
+package announcer
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/onelb/onelb/loadbalancer/announcer/member"
+)
+
+// Step is how much longer than the candidate before it each candidate waits for
+// that one to take an address. It is longer than a claim needs to reach
+// everybody, so a candidate that cannot take it costs half a second, no more.
+const Step = 500 * time.Millisecond
+
+// View is all that Decide looks at.
+type View struct {
+	// Self is this node.
+	Self string
+	// Peers are the nodes that could hold something, this one included, sorted by name.
+	Peers []Peer
+	// Subjects are the addresses to decide on.
+	Subjects []Subject
+}
+
+// Peer is a node as a candidate.
+type Peer struct {
+	Name string
+	// Live: its agent answers.
+	Live bool
+	// Excluded: it must not hold anything, and lets go of what it holds.
+	Excluded bool
+	// Unavailable: it takes nothing, but keeps what no other node may have.
+	Unavailable bool
+	// Settled: it did not come up just now. The others are preferred for
+	// addresses that have been held before.
+	Settled bool
+}
+
+// Subject is an address to decide on.
+type Subject struct {
+	Address netip.Addr
+	// Wanted: it has Services.
+	Wanted bool
+	// Local: only the nodes in Endpoints may take it.
+	Local     bool
+	Endpoints []string // sorted
+	// Claim is the best one known; zero if there is none.
+	Claim member.Claim
+	// Held: this node's kernel has it.
+	Held bool
+	// Free is when this node saw first that no live node has it.
+	Free time.Time
+}
+
+// Decision is what this node should do about an address.
+type Decision struct {
+	Address netip.Addr
+	// Hold: have it.
+	Hold bool
+	// NotBefore: if it does not have it yet, it waits until then.
+	NotBefore time.Time
+}
+
+// Decide says for each subject, in order, whether this node should hold it. It
+// is a pure function; nodes with the same view never both decide to take an
+// address at the same time.
+func Decide(v View) []Decision {
+	out := make([]Decision, 0, len(v.Subjects))
+	for _, s := range v.Subjects {
+		out = append(out, v.decide(s))
+	}
+	return out
+}
+
+func (v View) decide(s Subject) Decision {
+	d := Decision{Address: s.Address, NotBefore: s.Free}
+	holder, live := v.holder(s)
+	switch {
+	case !s.Wanted, live && holder != v.Self:
+		// A live holder is left in peace, whatever else holds: if it should let
+		// go, it does so itself, and says so.
+	case live, s.Held:
+		d.Hold = v.keep(s)
+	default:
+		rank := slices.Index(v.candidates(s), v.Self)
+		d.Hold = rank >= 0
+		d.NotBefore = s.Free.Add(time.Duration(rank) * Step)
+	}
+	return d
+}
+
+// holder is the live node that has claimed s and not released it.
+func (v View) holder(s Subject) (string, bool) {
+	if s.Claim.IsZero() || s.Claim.Released {
+		return "", false
+	}
+	p, ok := v.peer(s.Claim.Node)
+	return p.Name, ok && p.Live
+}
+
+func (v View) peer(name string) (Peer, bool) {
+	i, found := slices.BinarySearchFunc(v.Peers, name, func(p Peer, n string) int { return cmp.Compare(p.Name, n) })
+	if !found {
+		return Peer{}, false
+	}
+	return v.Peers[i], true
+}
+
+// keep reports whether this node goes on holding s: as long as it may, or
+// nobody else could take over.
+func (v View) keep(s Subject) bool {
+	self, known := v.peer(v.Self)
+	if !known || self.Excluded {
+		return false
+	}
+	return eligible(self, s) || len(v.candidates(s)) == 0
+}
+
+// candidates are the nodes that may take s, the first choice first.
+func (v View) candidates(s Subject) []string {
+	type candidate struct {
+		Peer
+		score uint64
+	}
+	var all []candidate
+	for _, p := range v.Peers {
+		if eligible(p, s) {
+			// Which nodes are new does not matter for an address that nobody
+			// had before: nothing breaks if they go again at once.
+			p.Settled = p.Settled || s.Claim.Epoch == 0
+			all = append(all, candidate{p, score(p.Name, s.Address)})
+		}
+	}
+	slices.SortFunc(all, func(a, b candidate) int {
+		if a.Settled != b.Settled {
+			if a.Settled {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.Name, b.Name))
+	})
+	names := make([]string, 0, len(all))
+	for _, c := range all {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+func eligible(p Peer, s Subject) bool {
+	if !p.Live || p.Excluded || p.Unavailable {
+		return false
+	}
+	if !s.Local {
+		return true
+	}
+	_, found := slices.BinarySearch(s.Endpoints, p.Name)
+	return found
+}
+
+// score is rendezvous hashing: the node with the highest score has the address.
+// When a node comes or goes, only the addresses it wins or had move.
+func score(node string, a netip.Addr) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211 // FNV-1a
+	h := uint64(offset)
+	for i := range len(node) {
+		h = (h ^ uint64(node[i])) * prime
+	}
+	b := a.As16()
+	for _, x := range b {
+		h = (h ^ uint64(x)) * prime
+	}
+	return mix(h)
+}
+
+// mix spreads the last bytes over all bits (the finaliser of splitmix64): FNV
+// alone lets the order of nodes be the same for neighbouring addresses.
+func mix(h uint64) uint64 {
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
+}

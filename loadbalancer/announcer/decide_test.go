@@ -1,0 +1,171 @@
+package announcer_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/onelb/onelb/loadbalancer/announcer"
+	"github.com/onelb/onelb/loadbalancer/announcer/member"
+)
+
+var t0 = time.Unix(1000, 0)
+
+func peers(n int) []announcer.Peer {
+	var out []announcer.Peer
+	for i := range n {
+		out = append(out, announcer.Peer{Name: fmt.Sprintf("node-%02d", i), Live: true, Settled: true})
+	}
+	return out
+}
+
+// takers are the nodes that would take s, in the order in which they would.
+func takers(all []announcer.Peer, s announcer.Subject) []string {
+	at := map[time.Duration]string{}
+	for _, p := range all {
+		d := announcer.Decide(announcer.View{Self: p.Name, Peers: all, Subjects: []announcer.Subject{s}})[0]
+		if d.Hold {
+			wait := d.NotBefore.Sub(s.Free)
+			if at[wait] != "" {
+				panic(fmt.Sprintf("%s and %s would take %s at the same time", at[wait], p.Name, s.Address))
+			}
+			at[wait] = p.Name
+		}
+	}
+	var out []string
+	for i := range len(at) {
+		out = append(out, at[time.Duration(i)*announcer.Step])
+	}
+	return out
+}
+
+func subject(i int) announcer.Subject {
+	return announcer.Subject{Address: netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), Wanted: true, Free: t0}
+}
+
+func TestDecideBalanceAndMinimalMovement(t *testing.T) {
+	all := peers(10)
+	count, first := map[string]int{}, map[int]string{}
+	for i := range 250 {
+		order := takers(all, subject(i))
+		if len(order) != len(all) {
+			t.Fatalf("%d of %d nodes would take it in the end", len(order), len(all))
+		}
+		first[i] = order[0]
+		count[order[0]]++
+	}
+	for _, p := range all {
+		if c := count[p.Name]; c < 12 || c > 40 { // mean 25
+			t.Errorf("%s gets %d of 250", p.Name, c)
+		}
+	}
+	gone := all[3].Name
+	all[3].Live = false
+	for i := range 250 {
+		if got := takers(all, subject(i))[0]; got != first[i] && first[i] != gone {
+			t.Errorf("address %d moved from %s to %s although its node is there", i, first[i], got)
+		}
+	}
+}
+
+func TestDecide(t *testing.T) {
+	base := subject(7)
+	order := takers(peers(3), base)
+	held := member.Claim{Address: base.Address, Node: order[1], Epoch: 3}
+	other := func(n string) string { // a node that is not n, in order
+		if n == order[0] {
+			return order[1]
+		}
+		return order[0]
+	}
+	for _, c := range []struct {
+		name    string
+		peers   func(map[string]*announcer.Peer)
+		subject func(*announcer.Subject)
+		want    []string
+	}{
+		{"nobody has it: in order", nil, nil, order},
+		{"not wanted", nil, func(s *announcer.Subject) { s.Wanted = false }, nil},
+		{"its live holder keeps it", nil, func(s *announcer.Subject) { s.Claim = held }, []string{order[1]}},
+		{"its holder died", func(p map[string]*announcer.Peer) { p[order[1]].Live = false },
+			func(s *announcer.Subject) { s.Claim = held }, []string{order[0], order[2]}},
+		{"its holder let it go", nil, func(s *announcer.Subject) { s.Claim = held; s.Claim.Released = true }, order},
+		{"its holder is deleted", func(p map[string]*announcer.Peer) { delete(p, order[1]) },
+			func(s *announcer.Subject) { s.Claim = held }, []string{order[0], order[2]}},
+		{"excluded nodes take nothing", func(p map[string]*announcer.Peer) { p[order[0]].Excluded = true }, nil, order[1:]},
+		{"nor do those without network", func(p map[string]*announcer.Peer) { p[order[0]].Unavailable = true }, nil, order[1:]},
+		{"a node that has just come up is last", func(p map[string]*announcer.Peer) { p[order[0]].Settled = false },
+			func(s *announcer.Subject) { s.Claim = held; s.Claim.Released = true }, []string{order[1], order[2], order[0]}},
+		{"but not for a new address", func(p map[string]*announcer.Peer) { p[order[0]].Settled = false }, nil, order},
+		{"local: only nodes with endpoints", nil,
+			func(s *announcer.Subject) { s.Local, s.Endpoints = true, []string{order[2]} }, []string{order[2]}},
+		{"local without endpoints: nobody", nil, func(s *announcer.Subject) { s.Local = true }, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			byName := map[string]*announcer.Peer{}
+			for _, p := range peers(3) {
+				byName[p.Name] = &p
+			}
+			if c.peers != nil {
+				c.peers(byName)
+			}
+			var all []announcer.Peer
+			for _, p := range peers(3) {
+				if byName[p.Name] != nil {
+					all = append(all, *byName[p.Name])
+				}
+			}
+			s := base
+			if c.subject != nil {
+				c.subject(&s)
+			}
+			if got := takers(all, s); fmt.Sprint(got) != fmt.Sprint(c.want) {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+	keeps := func(all []announcer.Peer, self string, change func(*announcer.Subject)) bool {
+		s := base
+		s.Held = true
+		s.Claim = member.Claim{Address: base.Address, Node: self, Epoch: 3}
+		change(&s)
+		return announcer.Decide(announcer.View{Self: self, Peers: all, Subjects: []announcer.Subject{s}})[0].Hold
+	}
+	self := order[0]
+	nothing := func(*announcer.Subject) {}
+	local := func(nodes ...string) func(*announcer.Subject) {
+		return func(s *announcer.Subject) { s.Local, s.Endpoints = true, nodes }
+	}
+	for _, c := range []struct {
+		name   string
+		peer   announcer.Peer
+		change func(*announcer.Subject)
+		want   bool
+	}{
+		{"as a matter of course", announcer.Peer{Live: true}, nothing, true},
+		{"not excluded", announcer.Peer{Live: true, Excluded: true}, nothing, false},
+		{"not without network if others have", announcer.Peer{Live: true, Unavailable: true}, nothing, false},
+		{"with a local endpoint", announcer.Peer{Live: true}, local(self), true},
+		{"not if only others have endpoints", announcer.Peer{Live: true}, local(other(self)), false},
+		{"if nobody has endpoints", announcer.Peer{Live: true}, local(), true},
+		{"not against a live node with a newer claim", announcer.Peer{Live: true},
+			func(s *announcer.Subject) { s.Claim.Node, s.Claim.Epoch = other(self), 4 }, false},
+		{"against a newer claim that was released", announcer.Peer{Live: true},
+			func(s *announcer.Subject) { s.Claim.Node, s.Claim.Epoch, s.Claim.Released = other(self), 4, true }, true},
+		{"not if nobody wants it", announcer.Peer{Live: true}, func(s *announcer.Subject) { s.Wanted = false }, false},
+	} {
+		t.Run("a holder keeps it: "+c.name, func(t *testing.T) {
+			all := peers(3)
+			for i := range all {
+				if all[i].Name == self {
+					c.peer.Name, c.peer.Settled = self, true
+					all[i] = c.peer
+				}
+			}
+			if got := keeps(all, self, c.change); got != c.want {
+				t.Errorf("keeps it: %v", got)
+			}
+		})
+	}
+}

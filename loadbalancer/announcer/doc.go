@@ -1,0 +1,24 @@
+// Package announcer holds addresses on a node: of all live nodes that may,
+// exactly one has each address in its kernel and answers ARP and NDP for it.
+//
+// What is wanted comes in as a Cluster, who is alive and who claims what from a
+// Group of agents; Decide turns both into what this node should hold, and an
+// Engine makes it so. The package knows neither Kubernetes nor the API server:
+// with neither of them reachable everything goes on.
+//
+// Guarantees:
+//   - An address is given to the kernel with a lifetime that the Engine renews.
+//     If the agent dies or hangs, the kernel drops it by itself.
+//   - Before an address is taken, the wire is asked for it. As long as any host
+//     answers, it is not taken; so an agent that restarts finds its addresses
+//     where they were, and two hosts do not answer at once.
+//   - The holder keeps an address for as long as it lives and may have it. A node
+//     that comes back takes nothing back.
+//   - Of two holders (after a partition) the one with the older claim lets go as
+//     soon as it hears of the other.
+//   - An address without Services is let go at once.
+//
+// A node answers ARP for its addresses on whatever interface the request
+// arrives, unless net.ipv4.conf.all.arp_ignore is 1 or more; changing that is the
+// administrator's business, not this package's.
+package announcer

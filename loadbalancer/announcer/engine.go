@@ -1,0 +1,364 @@
+package announcer
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/member"
+	"github.com/onelb/onelb/loadbalancer/announcer/wire"
+)
+
+// Kernel keeps addresses; see addr.Table.
+type Kernel interface {
+	Interfaces() ([]addr.Interface, error)
+	Ours(remembered func(netip.Addr) bool) ([]addr.Entry, error)
+	Add(a netip.Addr, on addr.Interface, valid time.Duration) error
+	Renew(entries []addr.Entry, valid time.Duration) error
+	Remove(a netip.Addr, index int) error
+}
+
+// Wire announces addresses and asks for them; see wire.Wire.
+type Wire interface {
+	Announce(on addr.Interface, a netip.Addr) error
+	Ask(on addr.Interface, a netip.Addr, to net.HardwareAddr) error
+}
+
+// Group is the agents that can reach each other; see member.Group.
+type Group interface {
+	Ready() bool
+	Members() []member.Member
+	Drain() []member.Claim
+	Announce(claims ...member.Claim)
+	// SetSettled tells the others whether this node counts as settled.
+	SetSettled(settled bool)
+}
+
+// Reporter tells the world what happened. It must not block.
+type Reporter interface {
+	// Holder makes h the holder that the API server knows of a. Nil: none. It
+	// is called again until the Cluster says so.
+	Holder(a netip.Addr, h *Holding)
+	// Moved tells that this node took a.
+	Moved(a Address, h Holding)
+	// Conflict tells that mac claims a, which this node holds or should take.
+	Conflict(a Address, mac net.HardwareAddr)
+}
+
+// Memory keeps what a restarted Engine must know. It must not block.
+type Memory interface {
+	// Held returns what an earlier Engine held last.
+	Held() map[netip.Addr]Holding
+	// SetHeld replaces it.
+	SetHeld(map[netip.Addr]Holding)
+}
+
+// Options of New. All are required.
+type Options struct {
+	// Node is the name of this node.
+	Node string
+	// Lifetime of an address in the kernel, at least 1 s. It is renewed three
+	// times in that time.
+	Lifetime time.Duration
+	Kernel   Kernel
+	Wire     Wire
+	Group    Group
+	// Changed delivers a token when the Group changed.
+	Changed  <-chan struct{}
+	Reporter Reporter
+	Memory   Memory
+	Metrics  *Metrics
+}
+
+// RestartLifetime is what an orderly end leaves the addresses with: time for
+// the next agent to start and adopt them. If it never does, the kernel drops
+// them, and the other nodes, which have been asking all the while, take over.
+const RestartLifetime = 10 * time.Second
+
+const (
+	refreshInterval = 5 * time.Second // of the list of interfaces, besides link events
+	retryInterval   = time.Second     // after the kernel refused an address
+	sightingsBuffer = 1024
+)
+
+// Engine holds addresses. Its owner goroutine is Run's; the exported methods
+// only hand things to it and never block.
+type Engine struct {
+	o        Options
+	restart  time.Duration
+	updates  chan update
+	sighted  chan wire.Sighting
+	links    chan struct{}
+	stepped  atomic.Pointer[time.Time]
+	interest sync.Map // netip.Addr: sightings of other addresses are not handed over
+
+	// The rest belongs to Run.
+	logger     klog.Logger
+	cluster    *Cluster
+	fresh      bool // cluster is from the API server
+	mayTake    bool // addresses that this node does not have
+	begun      bool // there is a cluster
+	interfaces []addr.Interface
+	linkSince  map[int]linkState
+	refreshAt  time.Time
+	renewAt    time.Time
+	peers      []Peer
+	damper     damper
+	unsettled  bool // the damper's opinion was told
+	entries    map[netip.Addr]*entry
+	dirty      bool // evaluate all
+	heldDirty  bool // tell Memory
+}
+
+type update struct {
+	cluster *Cluster
+	fresh   bool
+	take    bool
+}
+
+type linkState struct {
+	up    bool
+	since time.Time // zero: before the start
+}
+
+// New returns an Engine that Run starts.
+func New(o Options) (*Engine, error) {
+	switch {
+	case o.Node == "":
+		return nil, fmt.Errorf("%w: no node name", ErrOptions)
+	case o.Lifetime < time.Second:
+		return nil, fmt.Errorf("%w: lifetime %v is less than 1s", ErrOptions, o.Lifetime)
+	case o.Kernel == nil || o.Wire == nil || o.Group == nil || o.Changed == nil ||
+		o.Reporter == nil || o.Memory == nil || o.Metrics == nil:
+		return nil, fmt.Errorf("%w: a part is missing", ErrOptions)
+	}
+	return &Engine{
+		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
+		updates: make(chan update, 1), sighted: make(chan wire.Sighting, sightingsBuffer), links: make(chan struct{}, 1),
+		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{},
+	}, nil
+}
+
+// SetCluster hands over what is wanted. The last call counts.
+func (e *Engine) SetCluster(c *Cluster) { e.set(update{c, true, true}) }
+
+// SetRemembered hands over what was wanted at an earlier time, for when the API
+// server does not answer. Addresses that this node still has are kept; others
+// are taken only if take is set. It has no effect after SetCluster.
+func (e *Engine) SetRemembered(c *Cluster, take bool) { e.set(update{c, false, take}) }
+
+func (e *Engine) set(u update) {
+	for {
+		select {
+		case e.updates <- u:
+			return
+		default:
+		}
+		select {
+		case old := <-e.updates:
+			if old.fresh && !u.fresh {
+				u = old
+			}
+		default:
+		}
+	}
+}
+
+// Sighted hands over a claim of another host.
+func (e *Engine) Sighted(s wire.Sighting) {
+	if _, ok := e.interest.Load(s.Address); !ok {
+		return
+	}
+	select {
+	case e.sighted <- s:
+	default: // a flood: the next ones will do
+	}
+}
+
+// LinksChanged tells that an interface changed.
+func (e *Engine) LinksChanged() {
+	select {
+	case e.links <- struct{}{}:
+	default:
+	}
+}
+
+// Idle is how long ago Run did something last; less than a third of the lifetime
+// and a bit, unless it hangs. Zero before Run.
+func (e *Engine) Idle() time.Duration {
+	if t := e.stepped.Load(); t != nil {
+		return time.Since(*t)
+	}
+	return 0
+}
+
+// Run adopts what an earlier Engine left in the kernel and works until ctx is
+// done. Then it gives the addresses the RestartLifetime and returns.
+func (e *Engine) Run(ctx context.Context) error {
+	e.logger = klog.FromContext(ctx)
+	if err := e.refresh(time.Now()); err != nil {
+		return fmt.Errorf("start announcer: %w", err)
+	}
+	if err := e.adopt(time.Now()); err != nil {
+		return fmt.Errorf("start announcer: %w", err)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		timer.Reset(time.Until(e.step(now)))
+		e.stepped.Store(&now)
+		select {
+		case <-ctx.Done():
+			e.leave()
+			return nil
+		case u := <-e.updates:
+			e.take(u, time.Now())
+		case s := <-e.sighted:
+			e.sight(s, time.Now())
+		case <-e.links:
+			e.refreshAt = time.Time{}
+		case <-e.o.Changed:
+			e.dirty = true
+		case <-timer.C:
+		}
+	}
+}
+
+// take takes in an update.
+func (e *Engine) take(u update, now time.Time) {
+	if e.fresh && !u.fresh {
+		return
+	}
+	e.cluster, e.fresh, e.mayTake, e.dirty = u.cluster, u.fresh, u.take, true
+	e.begun = true
+	known := map[netip.Addr]bool{}
+	for _, a := range u.cluster.Addresses {
+		known[a.Address] = true
+		e.entry(a.Address).setSpec(a, e.logger)
+	}
+	for a, n := range e.entries {
+		if !known[a] {
+			n.vanish(u.fresh, now, e.o.Lifetime)
+		}
+	}
+}
+
+func (e *Engine) entry(a netip.Addr) *entry {
+	n := e.entries[a]
+	if n == nil {
+		n = &entry{address: a}
+		e.entries[a] = n
+		e.interest.Store(a, true)
+	}
+	return n
+}
+
+// refresh reads the interfaces and notes when their carriers came and went.
+func (e *Engine) refresh(now time.Time) error {
+	interfaces, err := e.o.Kernel.Interfaces()
+	if err != nil {
+		return err
+	}
+	first := e.interfaces == nil
+	e.interfaces, e.dirty = interfaces, true
+	e.refreshAt = now.Add(refreshInterval)
+	states := map[int]linkState{}
+	for _, i := range interfaces {
+		s, known := e.linkSince[i.Index]
+		switch {
+		case first:
+			s = linkState{up: i.Up}
+		case !known || s.up != i.Up:
+			s = linkState{up: i.Up, since: now}
+			e.linkMoved(i, now)
+		}
+		states[i.Index] = s
+	}
+	e.linkSince = states
+	return nil
+}
+
+// adopt finds what an earlier Engine left.
+func (e *Engine) adopt(now time.Time) error {
+	remembered := e.o.Memory.Held()
+	ours, err := e.o.Kernel.Ours(func(a netip.Addr) bool { _, ok := remembered[a]; return ok })
+	if err != nil {
+		return err
+	}
+	for _, o := range ours {
+		n := e.entry(o.Address)
+		on, found := e.byIndex(o.Index)
+		if n.hold != nil || !found { // twice: an interface too many
+			if err := e.o.Kernel.Remove(o.Address, o.Index); err != nil {
+				return err
+			}
+			continue
+		}
+		h := remembered[o.Address]
+		n.hold = &hold{on: on, since: h.Since, epoch: h.Epoch, expires: now.Add(o.Valid), announceAt: now, announced: len(announceAfter)}
+		if n.hold.since.IsZero() {
+			n.hold.since = now
+		}
+		if h.Epoch > 0 {
+			n.claim = member.Claim{Address: o.Address, Node: e.o.Node, Epoch: h.Epoch}
+			e.o.Group.Announce(n.claim)
+		}
+		e.o.Metrics.adopted.Inc()
+		e.logger.Info("Found an address of ours in the kernel", "address", o.Address, "interface", on.Name, "valid", o.Valid)
+	}
+	return nil
+}
+
+func (e *Engine) byIndex(index int) (addr.Interface, bool) {
+	for _, i := range e.interfaces {
+		if i.Index == index {
+			return i, true
+		}
+	}
+	return addr.Interface{}, false
+}
+
+// leave makes the addresses outlast a restart.
+func (e *Engine) leave() {
+	var entries []addr.Entry
+	now := time.Now()
+	for _, n := range e.sorted() {
+		if n.hold != nil && n.want && n.hold.expires.After(now) {
+			entries = append(entries, addr.Entry{Address: n.address, Index: n.hold.on.Index})
+		}
+	}
+	if err := e.o.Kernel.Renew(entries, e.restart); err != nil {
+		e.logger.Error(err, "Could not leave addresses to the next start")
+	}
+	e.remember()
+}
+
+func (e *Engine) remember() {
+	held := map[netip.Addr]Holding{}
+	for a, n := range e.entries {
+		if n.hold != nil {
+			held[a] = n.holding(e.o.Node)
+		}
+	}
+	e.o.Metrics.held.Set(float64(len(held)))
+	e.o.Memory.SetHeld(held)
+	e.heldDirty = false
+}
+
+func (e *Engine) sorted() []*entry {
+	out := make([]*entry, 0, len(e.entries))
+	for _, n := range e.entries {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b *entry) int { return a.address.Compare(b.address) })
+	return out
+}

@@ -1,0 +1,126 @@
+package announcer
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/member"
+)
+
+// entry is what the Engine knows of one address.
+type entry struct {
+	address netip.Addr
+
+	spec     Address
+	known    bool      // there is, or was, a spec
+	keep     time.Time // the spec vanished; it counts until then. Zero: it is there
+	patterns addr.Patterns
+
+	claim  member.Claim
+	free   time.Time // when nobody was seen to have it; zero: somebody has it
+	other  bool      // another live node has it
+	want   bool      // this node should hold it
+	start  time.Time // but not take it before
+	retry  time.Time // nor try again before
+	failed string    // why not, as logged last
+
+	hold *hold
+	ask  *asking
+	rows conflict
+}
+
+// hold is an address in this node's kernel.
+type hold struct {
+	on      addr.Interface
+	since   time.Time // wall clock
+	epoch   int64
+	expires time.Time // the kernel drops it then or up to a second later
+
+	began      time.Time // of the announcements
+	announced  int
+	announceAt time.Time
+}
+
+// announceAfter are the times after a takeover at which it is announced: a
+// frame may be lost, and switches may still be learning.
+var announceAfter = []time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond, time.Second}
+
+// Later announcements are for hosts that missed all of these, and for switches
+// that forget.
+const (
+	announceMin = 10 * time.Second
+	announceMax = 30 * time.Second
+)
+
+// conflict is what was seen of another host that claims a held address.
+type conflict struct {
+	first, last, reported, defended time.Time
+	mac                             string
+}
+
+const (
+	// A host that still claims the address after this time did not just lose it.
+	conflictTime = 2 * time.Second
+	// conflictGap without a sighting ends a conflict.
+	conflictGap = time.Minute
+	// conflictAgain is the pause between two reports of the same conflict.
+	conflictAgain = 10 * time.Minute
+	// defendInterval bounds the reaction to a conflict.
+	defendInterval = time.Second
+)
+
+// seen notes a sighting. defend: announce the address now; report: tell people.
+func (c *conflict) seen(mac net.HardwareAddr, now time.Time) (defend, report bool) {
+	if c.mac != mac.String() || now.Sub(c.last) > conflictGap {
+		*c = conflict{first: now, mac: mac.String(), defended: c.defended}
+	}
+	c.last = now
+	if now.Sub(c.defended) >= defendInterval {
+		defend, c.defended = true, now
+	}
+	if now.Sub(c.first) >= conflictTime && (c.reported.IsZero() || now.Sub(c.reported) >= conflictAgain) {
+		report, c.reported = true, now
+	}
+	return defend, report
+}
+
+// setSpec takes in what is wanted of the address.
+func (n *entry) setSpec(a Address, logger klog.Logger) {
+	patterns, err := addr.Compile(a.Interfaces)
+	if err != nil {
+		// None matches then; the pool's condition is where people look.
+		logger.Error(err, "Unusable interface pattern", "address", a.Address)
+		patterns = addr.Patterns{}
+	}
+	n.spec, n.patterns, n.known, n.keep = a, patterns, true, time.Time{}
+}
+
+// vanish notes that the address is in no list. One that was not released first
+// is kept for a while: somebody may be restoring a backup.
+func (n *entry) vanish(fresh bool, now time.Time, lifetime time.Duration) {
+	switch {
+	case n.known && n.keep.IsZero():
+		n.keep = now.Add(lifetime)
+	case !n.known && fresh && n.hold != nil: // left by an earlier run, and nobody wants it
+		n.known, n.keep = true, now
+	}
+}
+
+func (n *entry) wanted(now time.Time) bool {
+	return n.known && len(n.spec.Services) > 0 && (n.keep.IsZero() || now.Before(n.keep))
+}
+
+func (n *entry) holding(node string) Holding {
+	return Holding{Node: node, Interface: n.hold.on.Name, Since: n.hold.since, Epoch: n.hold.epoch}
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

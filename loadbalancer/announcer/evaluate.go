@@ -1,0 +1,181 @@
+package announcer
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/member"
+)
+
+// linkDownTime is how long a carrier may be away before its addresses move.
+const linkDownTime = 300 * time.Millisecond
+
+// linkUpTime is how long a carrier must have been back before silence on it
+// means anything: switches and neighbour tables need a moment.
+const linkUpTime = time.Second
+
+// errWait means that it is too early to say.
+var errWait = errors.New("the interface has had no carrier until now")
+
+// evaluate decides anew on all addresses.
+func (e *Engine) evaluate(now time.Time) {
+	e.dirty = false
+	if !e.begun {
+		return // nobody has said what is wanted
+	}
+	e.observe(now)
+	entries := slices.DeleteFunc(e.sorted(), func(n *entry) bool { return !n.known })
+	view := View{Self: e.o.Node, Peers: e.peers}
+	for _, n := range entries {
+		view.Subjects = append(view.Subjects, e.subject(n, view, now))
+	}
+	for i, d := range Decide(view) {
+		n := entries[i]
+		n.want, n.start = d.Hold, d.NotBefore
+		if !d.Hold {
+			n.ask = nil
+		}
+		if d.Hold && n.hold != nil {
+			e.confirm(n, now)
+		}
+	}
+}
+
+// observe reads who is live.
+func (e *Engine) observe(now time.Time) {
+	live := map[string]member.Member{}
+	var others []string
+	for _, m := range e.o.Group.Members() {
+		live[m.Name] = m
+		if m.Name != e.o.Node {
+			others = append(others, m.Name)
+		}
+	}
+	if e.o.Group.Ready() && e.damper.observe(others, now) {
+		// After a partition both sides announced; the one that goes on says so again.
+		for _, n := range e.entries {
+			if n.hold != nil {
+				n.hold.announce(now)
+			}
+		}
+	}
+	settled := !now.Before(e.damper.settledAt())
+	e.o.Group.SetSettled(settled)
+	live[e.o.Node] = member.Member{Name: e.o.Node, Settled: settled}
+	e.peers = e.peers[:0]
+	for _, c := range e.cluster.Nodes {
+		m, ok := live[c.Name]
+		e.peers = append(e.peers, Peer{Name: c.Name, Live: ok, Excluded: c.Excluded, Unavailable: c.Unavailable, Settled: m.Settled})
+		delete(live, c.Name)
+	}
+	for name := range live {
+		// Its Node is deleted: it may still have something, but takes nothing.
+		e.peers = append(e.peers, Peer{Name: name, Live: true, Excluded: true})
+	}
+	slices.SortFunc(e.peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+	e.o.Metrics.peers.Set(float64(len(others)))
+}
+
+// alone reports whether no other agent is alive.
+func (e *Engine) alone() bool {
+	return !slices.ContainsFunc(e.peers, func(p Peer) bool { return p.Live && p.Name != e.o.Node })
+}
+
+func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
+	if h := n.spec.Holder; h != nil && h.Epoch > 0 {
+		e.believe(n, member.Claim{Address: n.address, Node: h.Node, Epoch: h.Epoch})
+	}
+	s := Subject{
+		Address: n.address, Wanted: n.wanted(now), Local: n.spec.Local, Endpoints: n.spec.Endpoints,
+		Claim: n.claim, Held: n.hold != nil,
+	}
+	holder, live := v.holder(s)
+	n.other = live && holder != e.o.Node
+	switch {
+	case live || s.Held || !s.Wanted:
+		n.free = time.Time{}
+	case n.free.IsZero():
+		n.free = now
+	}
+	s.Free = n.free
+	return s
+}
+
+// believe takes in a claim that beats the known one, and passes it on.
+func (e *Engine) believe(n *entry, c member.Claim) {
+	if c.Beats(n.claim) {
+		n.claim = c
+		e.o.Group.Announce(c)
+	}
+}
+
+// confirm makes the claim of a held address agree with the kernel, and its
+// interface with what is wanted.
+func (e *Engine) confirm(n *entry, now time.Time) {
+	mine := n.claim.Node == e.o.Node && !n.claim.Released
+	switch {
+	case mine:
+		if n.hold.epoch != n.claim.Epoch {
+			n.hold.epoch, e.heldDirty = n.claim.Epoch, true
+		}
+	case e.o.Group.Ready():
+		e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.claim.Epoch + 1})
+		n.hold.epoch, e.heldDirty = n.claim.Epoch, true
+	}
+	current, there := e.byIndex(n.hold.on.Index)
+	if there {
+		n.hold.on = current
+	}
+	on, err := e.place(n, now)
+	if err != nil || on.Index == n.hold.on.Index {
+		return
+	}
+	e.logger.Info("Moving an address to another interface", "address", n.address, "from", n.hold.on.Name, "to", on.Name)
+	if err := e.o.Kernel.Add(n.address, on, e.o.Lifetime); err != nil {
+		e.logger.Error(err, "Could not move an address")
+		return
+	}
+	if err := e.o.Kernel.Remove(n.address, n.hold.on.Index); err != nil {
+		e.logger.Error(err, "Could not remove an address from the interface it had before") // it lapses
+	}
+	e.o.Metrics.lost.WithLabelValues("moved").Inc()
+	n.hold.on, n.hold.expires, e.heldDirty = on, now.Add(e.o.Lifetime), true
+	n.hold.announce(now)
+}
+
+// place is the interface on which this node can take the address now.
+func (e *Engine) place(n *entry, now time.Time) (addr.Interface, error) {
+	if len(n.patterns) != len(n.spec.Interfaces) {
+		return addr.Interface{}, ErrNoInterface // a pattern that cannot be compiled
+	}
+	on, found := addr.Choose(e.interfaces, n.address, n.patterns)
+	switch s := e.linkSince[on.Index]; {
+	case !found:
+		return on, ErrNoInterface
+	case on.Has(n.address):
+		return on, fmt.Errorf("%s: %w", on.Name, addr.ErrForeign)
+	case !on.Up, !s.since.IsZero() && now.Sub(s.since) < linkUpTime:
+		return on, fmt.Errorf("%s: %w", on.Name, errWait)
+	}
+	return on, nil
+}
+
+// report tells the API server's view of the holder where it differs from ours.
+func (e *Engine) report(n *entry) {
+	if !e.fresh || !n.known || !n.keep.IsZero() {
+		return
+	}
+	known := n.spec.Holder
+	switch {
+	case n.hold != nil && n.want && n.hold.epoch > 0:
+		if h := n.holding(e.o.Node); !h.same(known) && (known == nil || known.Epoch <= h.Epoch) {
+			e.o.Reporter.Holder(n.address, &h)
+		}
+	case n.hold == nil && !n.want && !n.other && known != nil && known.Node == e.o.Node:
+		e.o.Reporter.Holder(n.address, nil)
+	}
+}

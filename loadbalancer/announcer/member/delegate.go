@@ -1,0 +1,91 @@
+package member
+
+import (
+	"slices"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// delegate is what memberlist calls. Its methods must not block and must not
+// call memberlist.
+type delegate struct{ g *Group }
+
+var (
+	_ memberlist.Delegate      = delegate{}
+	_ memberlist.EventDelegate = delegate{}
+)
+
+// NodeMeta is one byte: whether this agent is settled.
+func (d delegate) NodeMeta(int) []byte {
+	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	d.g.told = d.g.settled
+	if d.g.settled {
+		return []byte{1}
+	}
+	return []byte{0}
+}
+
+func (d delegate) NotifyMsg(b []byte) { d.receive(b) }
+
+func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.g.queue.GetBroadcasts(overhead, limit)
+}
+
+func (d delegate) LocalState(bool) []byte {
+	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	claims := make([]Claim, 0, len(d.g.claims))
+	for _, c := range d.g.claims {
+		claims = append(claims, c)
+	}
+	slices.SortFunc(claims, func(a, b Claim) int { return a.Address.Compare(b.Address) })
+	return Encode(claims...)
+}
+
+func (d delegate) MergeRemoteState(b []byte, _ bool) { d.receive(b) }
+
+func (d delegate) receive(b []byte) {
+	claims, err := Decode(b)
+	if err != nil {
+		d.g.logger.V(2).Info("Ignored a gossip message", "err", err)
+		return
+	}
+	d.g.merge(claims, true)
+}
+
+func (d delegate) NotifyJoin(n *memberlist.Node) { d.NotifyUpdate(n) }
+
+func (d delegate) NotifyUpdate(n *memberlist.Node) {
+	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	d.g.live[n.Name] = len(n.Meta) == 1 && n.Meta[0] == 1
+	d.g.notify()
+}
+
+func (d delegate) NotifyLeave(n *memberlist.Node) {
+	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	delete(d.g.live, n.Name)
+	d.g.notify()
+}
+
+// broadcast spreads one claim until enough members have it or a newer claim for
+// the address takes its place.
+type broadcast struct {
+	name    string
+	message []byte
+}
+
+var _ memberlist.NamedBroadcast = broadcast{}
+
+func (b broadcast) Name() string { return b.name }
+
+func (b broadcast) Invalidates(other memberlist.Broadcast) bool {
+	o, ok := other.(broadcast)
+	return ok && o.name == b.name
+}
+
+func (b broadcast) Message() []byte { return b.message }
+
+func (broadcast) Finished() {}

@@ -1,0 +1,57 @@
+package announcer
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Reasons of a takeover, the values of the label "reason".
+const (
+	reasonNew      = "new"      // nobody had it before
+	reasonDead     = "dead"     // its holder is gone
+	reasonReleased = "released" // its holder let it go
+	reasonRetaken  = "retaken"  // this node had lost it
+)
+
+// Metrics of an Engine.
+type Metrics struct {
+	held       prometheus.Gauge
+	peers      prometheus.Gauge
+	takeovers  *prometheus.CounterVec
+	adopted    prometheus.Counter
+	lost       *prometheus.CounterVec
+	announced  *prometheus.CounterVec
+	conflicts  prometheus.Counter
+	renewFails prometheus.Counter
+}
+
+// NewMetrics makes the metrics and registers them.
+func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{
+		held: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "onelb_node_held_addresses", Help: "Addresses this node holds."}),
+		peers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "onelb_node_peers", Help: "Live agents of other nodes."}),
+		takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "onelb_node_takeovers_total",
+			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it)."},
+			[]string{"reason"}),
+		adopted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "onelb_node_adopted_total", Help: "Addresses found in the kernel at start and kept."}),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "onelb_node_drops_total",
+			Help: "Addresses let go, by reason: unwanted, other (another node has it), ineligible, link (no carrier), lapsed (not renewed in time), moved (to another interface)."},
+			[]string{"reason"}),
+		announced: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "onelb_node_announcements_total",
+			Help: "Announcements sent: gratuitous ARP (a pair of request and reply counts once) and unsolicited neighbour advertisements."},
+			[]string{"family"}),
+		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "onelb_node_conflicts_total", Help: "Claims of other hardware addresses to an address this node holds."}),
+		renewFails: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "onelb_node_renew_failures_total", Help: "Failed renewals of an address in the kernel."}),
+	}
+	for _, c := range []prometheus.Collector{m.held, m.peers, m.takeovers, m.adopted, m.lost, m.announced, m.conflicts, m.renewFails} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,206 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/api/client"
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/announcer"
+	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/member"
+	"github.com/onelb/onelb/loadbalancer/announcer/wire"
+)
+
+const component = "onelb-node"
+
+// Agent is the program.
+type Agent struct {
+	o        Options
+	kube     kubernetes.Interface
+	onelb    client.Interface
+	registry *prometheus.Registry
+}
+
+// New returns the program for the API server that the options name. It fails
+// only if they are unusable; the API server need not be there.
+func New(o Options) (*Agent, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	cfg, err := restConfig(o.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	kube, err := kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(cfg), component))
+	if err != nil {
+		return nil, fmt.Errorf("client for Kubernetes: %w", err)
+	}
+	onelb, err := client.New(rest.AddUserAgent(rest.CopyConfig(cfg), component))
+	if err != nil {
+		return nil, err
+	}
+	return newAgent(o, kube, onelb), nil
+}
+
+func newAgent(o Options, kube kubernetes.Interface, onelb client.Interface) *Agent {
+	return &Agent{o: o, kube: kube, onelb: onelb, registry: prometheus.NewRegistry()}
+}
+
+func restConfig(file string) (*rest.Config, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", file)
+	if err != nil {
+		return nil, fmt.Errorf("connection to the API server: %w", err)
+	}
+	// A node that takes hundreds of addresses writes as many holders.
+	cfg.QPS, cfg.Burst = 100, 200
+	return cfg, nil
+}
+
+// Run holds addresses until ctx is done. On return all it started has ended and
+// the addresses are left to the next start, see announcer.RestartLifetime.
+func (a *Agent) Run(ctx context.Context) error {
+	logger := klog.FromContext(ctx)
+	state, err := openStore(a.o.StateDir, logger)
+	if err != nil {
+		return err
+	}
+	table, err := addr.Open(addr.Options{Enter: a.o.Enter})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = table.Close() }()
+	src, err := newSource(a.kube, a.onelb)
+	if err != nil {
+		return err
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.kube.CoreV1().Events("")})
+	reporter := newStatus(a.o.NodeName, a.onelb.VirtualIPs(), src.virtualIP,
+		broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component, Host: a.o.NodeName}))
+
+	err = a.run(ctx, table, src, state, reporter)
+	return errors.Join(err, state.flush())
+}
+
+func (s *source) virtualIP(name string) (*v1alpha1.VirtualIP, bool) {
+	obj, found, err := s.vips.GetStore().GetByKey(name)
+	v, ok := obj.(*v1alpha1.VirtualIP)
+	return v, found && ok && err == nil
+}
+
+func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *store, reporter *status) error {
+	metrics, err := announcer.NewMetrics(a.registry)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	group, err := member.New(member.Options{
+		Name: a.o.NodeName, Port: a.o.GossipPort, KeyFile: a.o.GossipKeyFile, Enter: a.o.Enter,
+		Logger: klog.FromContext(ctx).WithName("gossip"),
+	})
+	if err != nil {
+		return err
+	}
+	var engine *announcer.Engine
+	w, err := wire.New(wire.Options{Enter: a.o.Enter, Seen: func(s wire.Sighting) { engine.Sighted(s) }})
+	if err != nil {
+		return err
+	}
+	engine, err = announcer.New(announcer.Options{
+		Node: a.o.NodeName, Lifetime: a.o.AddressLifetime, Kernel: table, Wire: w, Group: group,
+		Changed: group.Changed(), Reporter: reporter, Memory: state, Metrics: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	remembered := func(take bool) {
+		a.introduce(group, state.cluster)
+		engine.SetRemembered(state.cluster, take)
+	}
+	if len(state.cluster.Nodes) > 0 {
+		remembered(false)
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.Run(ctx) })
+	g.Go(func() error { return group.Run(ctx) })
+	g.Go(func() error { return engine.Run(ctx) })
+	g.Go(func() error { return table.WatchLinks(ctx, engine.LinksChanged) })
+	g.Go(func() error { return state.Run(ctx) })
+	g.Go(func() error { return reporter.Run(ctx) })
+	g.Go(func() error {
+		return src.Run(ctx, func(c *announcer.Cluster) {
+			a.introduce(group, c)
+			engine.SetCluster(c)
+			state.setCluster(c)
+		}, func() { remembered(true) })
+	})
+	g.Go(func() error {
+		return serve(ctx, a.o.MetricsAddress, a.listen, a.registry,
+			func() error { return alive(engine, a.o.AddressLifetime) }, func() error { return ready(group) })
+	})
+	return g.Wait()
+}
+
+// introduce tells the group where the agents are.
+func (a *Agent) introduce(group *member.Group, c *announcer.Cluster) {
+	var peers []member.Peer
+	for _, n := range c.Nodes {
+		for _, address := range n.Addresses {
+			peers = append(peers, member.Peer{Name: n.Name, Address: address})
+		}
+	}
+	for _, n := range c.Nodes {
+		if n.Name == a.o.NodeName && len(n.Addresses) > 0 {
+			group.SetPeers(n.Addresses[0], peers)
+		}
+	}
+}
+
+func (a *Agent) listen(address string) (l net.Listener, err error) {
+	enter := a.o.Enter
+	if enter == nil {
+		enter = func(f func() error) error { return f() }
+	}
+	err = enter(func() (err error) {
+		l, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
+		return err
+	})
+	return l, err
+}
+
+var (
+	errHung     = errors.New("the loop that renews addresses stands still")
+	errNoGossip = errors.New("waiting for the gossip key, for this node's InternalIP or for the other agents")
+)
+
+func alive(e *announcer.Engine, lifetime time.Duration) error {
+	if e.Idle() > lifetime {
+		return errHung
+	}
+	return nil
+}
+
+func ready(g *member.Group) error {
+	if !g.Ready() {
+		return errNoGossip
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/api/client"
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/announcer"
+)
+
+const (
+	// patience is how long the API server may take before the state on disk
+	// decides what is taken.
+	patience = 2 * time.Second
+	// rebuildInterval makes one rebuild of many changes.
+	rebuildInterval = 10 * time.Millisecond
+	serviceIndex    = "service"
+)
+
+// source watches the API server and hands on what it says.
+type source struct {
+	vips, nodes, endpoints cache.SharedIndexInformer
+	changed                chan struct{}
+}
+
+func newSource(kube kubernetes.Interface, onelb client.Interface) (*source, error) {
+	s := &source{
+		vips:  client.NewVirtualIPInformer(onelb, 0),
+		nodes: coreinformers.NewNodeInformer(kube, 0, cache.Indexers{}),
+		endpoints: discoveryinformers.NewEndpointSliceInformer(kube, metav1.NamespaceAll, 0, cache.Indexers{
+			serviceIndex: func(obj any) ([]string, error) {
+				e, ok := obj.(*discoveryv1.EndpointSlice)
+				if !ok {
+					return nil, fmt.Errorf("%T is not an EndpointSlice", obj)
+				}
+				return []string{e.Namespace + "/" + e.Labels[discoveryv1.LabelServiceName]}, nil
+			}}),
+		changed: make(chan struct{}, 1),
+	}
+	for informer, trim := range map[cache.SharedIndexInformer]cache.TransformFunc{
+		s.vips: trimVirtualIP, s.nodes: trimNode, s.endpoints: trimSlice,
+	} {
+		if err := informer.SetTransform(trim); err != nil {
+			return nil, fmt.Errorf("set up informer: %w", err)
+		}
+		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { s.wake() },
+			UpdateFunc: func(any, any) { s.wake() },
+			DeleteFunc: func(any) { s.wake() },
+		}); err != nil {
+			return nil, fmt.Errorf("set up informer: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func (s *source) wake() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (s *source) synced() bool {
+	return s.vips.HasSynced() && s.nodes.HasSynced() && s.endpoints.HasSynced()
+}
+
+// Run watches until ctx is done. It calls give with each state of the cluster,
+// and late once if the API server has not answered in time.
+func (s *source) Run(ctx context.Context, give func(*announcer.Cluster), late func()) error {
+	var watches sync.WaitGroup
+	defer watches.Wait()
+	for _, i := range []cache.SharedIndexInformer{s.vips, s.nodes, s.endpoints} {
+		watches.Go(func() { i.RunWithContext(ctx) })
+	}
+	logger := klog.FromContext(ctx)
+	overdue := time.NewTimer(patience)
+	defer overdue.Stop()
+	poll := time.NewTicker(rebuildInterval) // until all have synced
+	defer poll.Stop()
+	for !s.synced() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-overdue.C:
+			logger.Info("The API server does not answer; going on with what it said last")
+			late()
+		case <-poll.C:
+		}
+	}
+	for {
+		give(s.build(logger))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.changed:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rebuildInterval):
+		}
+	}
+}
+
+func (s *source) build(logger klog.Logger) *announcer.Cluster {
+	return translate(logger, list[*corev1.Node](s.nodes), list[*v1alpha1.VirtualIP](s.vips),
+		func(namespace, service string) []*discoveryv1.EndpointSlice {
+			found, err := s.endpoints.GetIndexer().ByIndex(serviceIndex, namespace+"/"+service)
+			if err != nil {
+				logger.Error(err, "Could not look up EndpointSlices")
+			}
+			return cast[*discoveryv1.EndpointSlice](found)
+		})
+}
+
+func list[T any](i cache.SharedIndexInformer) []T { return cast[T](i.GetStore().List()) }
+
+func cast[T any](objects []any) []T {
+	out := make([]T, 0, len(objects))
+	for _, o := range objects {
+		if t, ok := o.(T); ok {
+			out = append(out, t)
+		}
+	}
+	return out
+}

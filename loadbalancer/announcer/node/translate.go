@@ -1,0 +1,149 @@
+package node
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/announcer"
+)
+
+// slicesOf returns the EndpointSlices of a Service.
+type slicesOf func(namespace, service string) []*discoveryv1.EndpointSlice
+
+// translate reduces the API objects to what the engine needs.
+func translate(logger klog.Logger, nodes []*corev1.Node, vips []*v1alpha1.VirtualIP, endpoints slicesOf) *announcer.Cluster {
+	c := &announcer.Cluster{}
+	for _, n := range nodes {
+		c.Nodes = append(c.Nodes, translateNode(n))
+	}
+	slices.SortFunc(c.Nodes, func(a, b announcer.Node) int { return cmp.Compare(a.Name, b.Name) })
+	for _, v := range vips {
+		if !v.Spec.Role.HeldByNode() {
+			continue
+		}
+		a, err := netip.ParseAddr(v.Spec.Address)
+		if err != nil {
+			logger.Error(err, "Ignored a VirtualIP without a usable address", "virtualIP", v.Name)
+			continue
+		}
+		c.Addresses = append(c.Addresses, translateAddress(a, v, endpoints))
+	}
+	slices.SortFunc(c.Addresses, func(a, b announcer.Address) int { return a.Address.Compare(b.Address) })
+	return c
+}
+
+func translateNode(n *corev1.Node) announcer.Node {
+	_, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]
+	out := announcer.Node{Name: n.Name, Excluded: excluded || n.DeletionTimestamp != nil}
+	for _, a := range n.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		if parsed, err := netip.ParseAddr(a.Address); err == nil {
+			out.Addresses = append(out.Addresses, parsed.Unmap())
+		}
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeNetworkUnavailable && c.Status == corev1.ConditionTrue {
+			out.Unavailable = true
+		}
+	}
+	return out
+}
+
+func translateAddress(a netip.Addr, v *v1alpha1.VirtualIP, endpoints slicesOf) announcer.Address {
+	out := announcer.Address{
+		Address: a.Unmap(), Interfaces: v.Spec.Interfaces, Local: v.Spec.TrafficPolicy == v1alpha1.TrafficPolicyLocal,
+	}
+	for _, s := range v.Spec.Services {
+		out.Services = append(out.Services, announcer.Service{Namespace: s.Namespace, Name: s.Name, UID: string(s.UID)})
+	}
+	if h := v.Status.Holder; h != nil {
+		out.Holder = &announcer.Holding{Node: h.Name, Interface: h.Interface, Since: h.Since.Time, Epoch: h.Epoch}
+	}
+	if out.Local {
+		out.Endpoints = endpointNodes(out.Services, endpoints)
+	}
+	return out
+}
+
+// endpointNodes are the nodes with endpoints of all the Services; if no node has
+// all, those with any.
+func endpointNodes(services []announcer.Service, endpoints slicesOf) []string {
+	count := map[string]int{}
+	for _, s := range services {
+		for n := range serviceNodes(endpoints(s.Namespace, s.Name)) {
+			count[n]++
+		}
+	}
+	var all []string
+	for n, c := range count {
+		if c == len(services) {
+			all = append(all, n)
+		}
+	}
+	if len(all) == 0 {
+		all = slices.Collect(maps.Keys(count))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// serviceNodes are the nodes with ready endpoints; if there are none, those with
+// endpoints that still serve while they end, which is how kube-proxy chooses.
+func serviceNodes(all []*discoveryv1.EndpointSlice) map[string]bool {
+	ready, serving := map[string]bool{}, map[string]bool{}
+	for _, s := range all {
+		for _, e := range s.Endpoints {
+			if e.NodeName == nil {
+				continue
+			}
+			if e.Conditions.Ready == nil || *e.Conditions.Ready {
+				ready[*e.NodeName] = true
+			}
+			if e.Conditions.Serving != nil && *e.Conditions.Serving {
+				serving[*e.NodeName] = true
+			}
+		}
+	}
+	if len(ready) > 0 {
+		return ready
+	}
+	return serving
+}
+
+// The informers keep only what translate looks at.
+
+func trimNode(obj any) (any, error) {
+	if n, ok := obj.(*corev1.Node); ok {
+		n.ManagedFields, n.Annotations = nil, nil
+		n.Spec = corev1.NodeSpec{}
+		n.Status = corev1.NodeStatus{Addresses: n.Status.Addresses, Conditions: n.Status.Conditions}
+	}
+	return obj, nil
+}
+
+func trimSlice(obj any) (any, error) {
+	if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
+		s.ManagedFields, s.Annotations, s.OwnerReferences, s.Ports = nil, nil, nil, nil
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			*e = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: e.Conditions}
+		}
+	}
+	return obj, nil
+}
+
+func trimVirtualIP(obj any) (any, error) {
+	if v, ok := obj.(*v1alpha1.VirtualIP); ok {
+		v.ManagedFields = nil
+	}
+	return obj, nil
+}

@@ -1,0 +1,167 @@
+package announcer
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/member"
+)
+
+// Asking the wire: askCount questions askInterval apart without an answer mean
+// that nobody has the address. A host that answered before is asked once more,
+// and directly, so that the others on the network are not bothered.
+const (
+	askInterval    = 20 * time.Millisecond
+	askCount       = 3
+	askCountKnown  = 4
+	askLongPause   = time.Second
+	askLongerAfter = time.Second // past the lifetime
+)
+
+// asking is a candidate's conversation with the wire.
+type asking struct {
+	on       addr.Interface
+	began    time.Time
+	next     time.Time
+	sent     int // questions since the last answer
+	mac      net.HardwareAddr
+	reported bool
+}
+
+// answer notes that somebody has the address.
+func (a *asking) answer(mac net.HardwareAddr, now time.Time) {
+	a.mac, a.sent, a.next = mac, 0, now.Add(askInterval)
+}
+
+// needed is how many questions must go unanswered.
+func (a *asking) needed() int {
+	if a.mac != nil {
+		return askCountKnown
+	}
+	return askCount
+}
+
+// candidate brings an address nearer that this node should take.
+func (e *Engine) candidate(n *entry, now time.Time) time.Time {
+	if wait := earliestAfter(now, n.start, n.retry); !wait.IsZero() {
+		return wait
+	}
+	if !e.mayTake || !e.o.Group.Ready() {
+		return time.Time{} // both tell when that changes
+	}
+	on, err := e.place(n, now)
+	if err != nil {
+		return e.cannot(n, err, now)
+	}
+	if n.ask == nil || n.ask.on.Index != on.Index {
+		n.ask = &asking{on: on, began: now, next: now}
+	}
+	return e.question(n, now)
+}
+
+// earliestAfter is the later of the times that are still to come; zero: none is.
+func earliestAfter(now time.Time, times ...time.Time) time.Time {
+	var wait time.Time
+	for _, t := range times {
+		if t.After(now) && t.After(wait) {
+			wait = t
+		}
+	}
+	return wait
+}
+
+// cannot notes why this node cannot take an address, and tells the others, who
+// would leave it to the node that had it last.
+func (e *Engine) cannot(n *entry, err error, now time.Time) time.Time {
+	if n.failed != err.Error() {
+		n.failed = err.Error()
+		e.logger.Info("Cannot take an address", "address", n.address, "reason", n.failed)
+	}
+	n.ask = nil
+	e.release(n)
+	n.retry = now.Add(retryInterval)
+	if errors.Is(err, errWait) {
+		n.retry = now.Add(linkUpTime / 10)
+	}
+	return n.retry
+}
+
+// question asks the wire, or takes the address if it was silent long enough.
+func (e *Engine) question(n *entry, now time.Time) time.Time {
+	a := n.ask
+	if now.Before(a.next) {
+		return a.next
+	}
+	if a.sent > 0 && now.Sub(a.next) > askInterval {
+		// This agent stood still. Answers may be waiting that it has not read,
+		// so the silence proves nothing.
+		a.sent = 0
+	}
+	if a.sent >= a.needed() {
+		e.acquire(n, now)
+		return time.Time{}
+	}
+	if err := e.o.Wire.Ask(a.on, n.address, a.mac); err != nil {
+		return e.cannot(n, err, now)
+	}
+	a.sent++
+	a.next = now.Add(askInterval)
+	return a.next
+}
+
+// answered takes in that another host has an address that this node should take.
+func (e *Engine) answered(n *entry, mac net.HardwareAddr, now time.Time) {
+	n.ask.answer(mac, now)
+	if now.Sub(n.ask.began) > e.o.Lifetime+askLongerAfter {
+		e.persistent(n, now)
+	}
+}
+
+// persistent deals with a host that has answered for longer than a dead agent's
+// kernel would: its agent lives but cannot be reached, or it is a stranger. The
+// address is not fought over; the questions go on, slowly.
+func (e *Engine) persistent(n *entry, now time.Time) {
+	a := n.ask
+	a.next = now.Add(askLongPause)
+	if a.reported {
+		return
+	}
+	a.reported = true
+	e.logger.Info("Another host has an address that this node should take", "address", n.address, "mac", a.mac.String())
+	e.o.Metrics.conflicts.Inc()
+	e.o.Reporter.Conflict(n.spec, a.mac)
+}
+
+// acquire takes the address.
+func (e *Engine) acquire(n *entry, now time.Time) {
+	on := n.ask.on
+	if err := e.o.Kernel.Add(n.address, on, e.o.Lifetime); err != nil {
+		e.logger.Error(err, "The kernel did not take an address")
+		e.cannot(n, err, now)
+		return
+	}
+	reason := e.reason(n)
+	n.ask, n.failed, n.free = nil, "", time.Time{}
+	n.hold = &hold{on: on, since: time.Now(), epoch: n.claim.Epoch + 1, expires: now.Add(e.o.Lifetime)}
+	n.hold.announce(now)
+	e.announce(n, now)
+	e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.hold.epoch})
+	e.heldDirty, e.dirty = true, true
+	e.logger.Info("Took an address", "address", n.address, "interface", on.Name, "reason", reason, "epoch", n.hold.epoch)
+	e.o.Metrics.takeovers.WithLabelValues(reason).Inc()
+	e.o.Reporter.Moved(n.spec, n.holding(e.o.Node))
+}
+
+func (e *Engine) reason(n *entry) string {
+	switch {
+	case n.claim.IsZero():
+		return reasonNew
+	case n.claim.Released:
+		return reasonReleased
+	case n.claim.Node == e.o.Node:
+		return reasonRetaken
+	}
+	return reasonDead
+}

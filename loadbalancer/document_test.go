@@ -1,0 +1,219 @@
+package loadbalancer
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/router"
+)
+
+func TestMakeDocument(t *testing.T) {
+	nodes := []*corev1.Node{
+		testNode("n1", "10.20.0.11", "fd00:20::11"),
+		testNode("n2", "10.20.0.12", "fd00:20::12"),
+		testNode("n3", "10.20.0.13", "fd00:20::13"),
+	}
+	excluded := testNode("n4", "10.20.0.14", "fd00:20::14")
+	excluded.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
+	leaving := testNode("n5", "10.20.0.15", "")
+	leaving.DeletionTimestamp = ptr.To(metav1.Now())
+	nodes = append(nodes, excluded, leaving)
+
+	tests := []struct {
+		name     string
+		service  func(*corev1.Service)
+		forward  v1alpha1.Forward
+		address  string
+		slices   []*discoveryv1.EndpointSlice
+		inner    string
+		want     string
+		problems int
+	}{
+		{
+			name: "NodePort, Cluster: one group of all nodes", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080
+203.0.113.100:53/UDP ns/web -> nodes-ipv4:30053`,
+		},
+		{
+			name: "IPv6", forward: v1alpha1.ForwardNodePort, address: "2001:db8::1",
+			want: `
+group nodes-ipv6 check :10256/healthz: fd00:20::11*1 fd00:20::12*1 fd00:20::13*1
+[2001:db8::1]:80/TCP ns/web -> nodes-ipv6:30080
+[2001:db8::1]:53/UDP ns/web -> nodes-ipv6:30053`,
+		},
+		{
+			name: "Local: nodes with ready endpoints, weighted by their number", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
+			service: func(s *corev1.Service) {
+				s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+				s.Spec.HealthCheckNodePort = 31000
+			},
+			slices: []*discoveryv1.EndpointSlice{testSlice("a", "n1", true), testSlice("b", "n3", true), testSlice("c", "n3", true), testSlice("d", "n2", false), testSlice("e", "n4", true)},
+			want: `
+group local-ns/web-ipv4 check :31000/healthz: 10.20.0.11*1 10.20.0.13*2
+203.0.113.100:80/TCP ns/web -> local-ns/web-ipv4:30080
+203.0.113.100:53/UDP ns/web -> local-ns/web-ipv4:30053`,
+		},
+		{
+			name: "Local: none is ready, one still serves", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
+			service: func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal },
+			slices:  []*discoveryv1.EndpointSlice{testSlice("d", "n2", false)},
+			want: `
+group local-ns/web-ipv4: 10.20.0.12*1
+203.0.113.100:80/TCP ns/web -> local-ns/web-ipv4:30080
+203.0.113.100:53/UDP ns/web -> local-ns/web-ipv4:30053`,
+		},
+		{
+			name: "VIP: onto the inner address and the Service's own ports", forward: v1alpha1.ForwardVIP, address: "203.0.113.100", inner: "10.20.0.100",
+			service: func(s *corev1.Service) {
+				for i := range s.Spec.Ports {
+					s.Spec.Ports[i].NodePort = 0
+				}
+			},
+			want: `
+group vip-10.20.0.100: 10.20.0.100*1
+203.0.113.100:80/TCP ns/web -> vip-10.20.0.100:80
+203.0.113.100:53/UDP ns/web -> vip-10.20.0.100:53`,
+		},
+		{
+			name: "VIP without an inner address yet", forward: v1alpha1.ForwardVIP, address: "203.0.113.100", problems: 1,
+		},
+		{
+			name: "NodePort without NodePorts", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100", problems: 1,
+			service: func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1]; s.Spec.Ports[0].NodePort = 0 },
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1`,
+		},
+		{
+			name: "source ranges of the family; only others' means nobody", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
+			service: func(s *corev1.Service) {
+				s.Spec.Ports = s.Spec.Ports[:1]
+				s.Spec.LoadBalancerSourceRanges = []string{"2001:db8::/32", "192.0.2.77/24"}
+			},
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080 from [192.0.2.0/24]`,
+		},
+		{
+			name: "only another family's source ranges", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
+			service: func(s *corev1.Service) {
+				s.Spec.Ports = s.Spec.Ports[:1]
+				s.Spec.LoadBalancerSourceRanges = []string{"2001:db8::/32"}
+			},
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080 from [0.0.0.0/32]`,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			svc := testService()
+			if tt.service != nil {
+				tt.service(svc)
+			}
+			in := documentInput{
+				VIPs: []*v1alpha1.VirtualIP{{
+					Spec: v1alpha1.VirtualIPSpec{
+						Address: tt.address, Router: &v1alpha1.VirtualIPRouter{Name: "edge", Forward: tt.forward},
+						Services: []v1alpha1.ServiceReference{{Namespace: "ns", Name: "web", UID: "u"}, {Namespace: "ns", Name: "gone", UID: "g"}},
+					},
+				}},
+				Service: func(r v1alpha1.ServiceReference) *corev1.Service {
+					if r.UID == svc.UID {
+						return svc
+					}
+					return nil
+				},
+				Inner: func(v1alpha1.ServiceReference, bool) netip.Addr {
+					if tt.inner == "" {
+						return netip.Addr{}
+					}
+					return netip.MustParseAddr(tt.inner)
+				},
+				Nodes:  nodes,
+				Slices: func(v1alpha1.ServiceReference) []*discoveryv1.EndpointSlice { return tt.slices },
+			}
+			d, problems := makeDocument(in)
+			if got, want := dump(d), strings.TrimPrefix(tt.want, "\n"); got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+			if len(problems) != tt.problems {
+				t.Errorf("problems %v, want %d", problems, tt.problems)
+			}
+			d.Cluster = "lab"
+			if err := d.Validate(); err != nil {
+				t.Errorf("the router would refuse it: %v", err)
+			}
+		})
+	}
+}
+
+func dump(d router.Document) string {
+	var lines []string
+	for _, g := range d.Groups {
+		line := "group " + g.Name
+		if g.Check != nil {
+			line += fmt.Sprintf(" check :%d%s", g.Check.Port, g.Check.Path)
+		}
+		line += ":"
+		for _, m := range g.Members {
+			line += fmt.Sprintf(" %s*%d", m.Address, m.Weight)
+		}
+		lines = append(lines, line)
+	}
+	for _, f := range d.Frontends {
+		line := fmt.Sprintf("%s %s -> %s:%d", f.Key(), f.Service, f.Group, f.BackendPort)
+		if len(f.SourceRanges) > 0 {
+			line += fmt.Sprintf(" from %v", f.SourceRanges)
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func testService() *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: "u"},
+		Spec: corev1.ServiceSpec{
+			Type:                  corev1.ServiceTypeLoadBalancer,
+			IPFamilies:            []corev1.IPFamily{corev1.IPv4Protocol},
+			ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyCluster,
+			Ports: []corev1.ServicePort{
+				{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 30080},
+				{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, NodePort: 30053},
+			},
+		},
+	}
+}
+
+func testNode(name, ip4, ip6 string) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+	for _, a := range []string{"203.0.113.250", ip4, ip6} {
+		kind := corev1.NodeInternalIP
+		if a == "203.0.113.250" {
+			kind = corev1.NodeExternalIP
+		}
+		if a != "" {
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: kind, Address: a})
+		}
+	}
+	return n
+}
+
+func testSlice(pod, node string, ready bool) *discoveryv1.EndpointSlice {
+	return &discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{{
+		NodeName:   &node,
+		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: ptr.To(true)},
+		TargetRef:  &corev1.ObjectReference{UID: types.UID(pod)},
+	}}}
+}

@@ -1,0 +1,125 @@
+package loadbalancer
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/annotation"
+)
+
+func TestPlanWants(t *testing.T) {
+	v4, v6, both := []ipam.Family{ipam.IPv4}, []ipam.Family{ipam.IPv6}, []ipam.Family{ipam.IPv4, ipam.IPv6}
+	pool := func(name string, f []ipam.Family, change ...func(*poolView)) *poolView {
+		p := &poolView{Name: name, Exposure: v1alpha1.ExposureL2, AutoAssign: true, Families: f}
+		for _, c := range change {
+			c(p)
+		}
+		return p
+	}
+	manual := func(p *poolView) { p.AutoAssign = false }
+	broken := func(p *poolView) { p.Problem = errors.New("NetworkNotFound: no network") }
+	priority := func(n int32) func(*poolView) { return func(p *poolView) { p.Priority = n } }
+
+	tests := []struct {
+		name    string
+		service func(*corev1.Service)
+		pools   []*poolView
+		current map[ipam.Family]string
+		want    string
+		wantErr string
+		refused bool
+	}{
+		{name: "by name", pools: []*poolView{pool("b", v4), pool("a", both)}, want: "IPv4 from a,b"},
+		{name: "by priority first", pools: []*poolView{pool("a", v4, priority(5)), pool("b", v4)}, want: "IPv4 from b,a"},
+		{name: "not without autoAssign", pools: []*poolView{pool("a", v4, manual), pool("b", v4)}, want: "IPv4 from b"},
+		{name: "the pool it has comes first", pools: []*poolView{pool("a", v4), pool("b", v4)}, current: map[ipam.Family]string{ipam.IPv4: "b"}, want: "IPv4 from b,a"},
+		{name: "also if it is no longer autoAssign", pools: []*poolView{pool("a", v4), pool("b", v4, manual)}, current: map[ipam.Family]string{ipam.IPv4: "b"}, want: "IPv4 from b,a"},
+		{name: "and also if it is broken", pools: []*poolView{pool("a", v4), pool("b", v4, broken)}, current: map[ipam.Family]string{ipam.IPv4: "b"}, want: "IPv4 from b,a"},
+		{name: "named", service: annotated(annotation.Pool, "a"), pools: []*poolView{pool("a", v4, manual), pool("b", v4)}, want: "IPv4 from a"},
+		{name: "named, missing", service: annotated(annotation.Pool, "x"), pools: []*poolView{pool("b", v4)}, wantErr: `no AddressPool is called "x"`},
+		{name: "named, broken", service: annotated(annotation.Pool, "a"), pools: []*poolView{pool("a", v4, broken)}, wantErr: "AddressPool a: NetworkNotFound"},
+		{name: "no pool at all", wantErr: "no AddressPool has autoAssign"},
+		{name: "no pool of the family", pools: []*poolView{pool("a", v6)}, wantErr: "AddressPool a has no IPv4 addresses"},
+		{name: "broken ones are passed over", pools: []*poolView{pool("a", v4, broken), pool("b", v4)}, want: "IPv4 from b"},
+		{name: "families unknown yet", pools: []*poolView{pool("a", nil)}, want: "IPv4 from a"},
+		{name: "dual-stack", service: dual(corev1.IPFamilyPolicyRequireDualStack), pools: []*poolView{pool("a", v4), pool("b", both)}, want: "IPv6 from b; IPv4 from a,b"},
+		{name: "dual-stack required, one family missing", service: dual(corev1.IPFamilyPolicyRequireDualStack), pools: []*poolView{pool("a", v4)}, wantErr: "has no IPv6"},
+		{name: "dual-stack preferred, one family missing", service: dual(corev1.IPFamilyPolicyPreferDualStack), pools: []*poolView{pool("a", v4)}, want: "IPv4 from a"},
+		{name: "dual-stack preferred, both missing", service: dual(corev1.IPFamilyPolicyPreferDualStack), wantErr: "no AddressPool"},
+		{name: "an address", service: annotated(annotation.Address, "10.0.0.7"), pools: []*poolView{pool("a", v4), pool("b", v4, manual)}, want: "IPv4 10.0.0.7 from a,b"},
+		{name: "an address of another family", service: annotated(annotation.Address, "2001:db8::7"), pools: []*poolView{pool("a", both)}, wantErr: "spec.ipFamilies has no IPv6", refused: true},
+		{name: "an unknown annotation", service: func(s *corev1.Service) { s.Annotations = map[string]string{"onelb.io/pol": "x"} }, wantErr: "unknown annotation", refused: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			svc := testService()
+			if tt.service != nil {
+				tt.service(svc)
+			}
+			wants, err := planWants(svc, tt.pools, tt.current)
+			if tt.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Fatalf("error %v, want one with %q", err, tt.wantErr)
+				}
+				if errors.Is(err, errRefused) != tt.refused {
+					t.Errorf("refused is %v, want %v", !tt.refused, tt.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := dumpWants(wants); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func annotated(k annotation.Key, value string) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Annotations = map[string]string{k.Name: value} }
+}
+
+func dual(p corev1.IPFamilyPolicy) func(*corev1.Service) {
+	return func(s *corev1.Service) {
+		s.Spec.IPFamilyPolicy = ptr.To(p)
+		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
+	}
+}
+
+func dumpWants(wants []want) string {
+	var parts []string
+	for _, w := range wants {
+		var names []string
+		for _, p := range w.Pools {
+			names = append(names, p.Name)
+		}
+		s := fmt.Sprint(w.Family)
+		if w.Address.IsValid() {
+			s += " " + w.Address.String()
+		}
+		parts = append(parts, s+" from "+strings.Join(names, ","))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func TestCheckPorts(t *testing.T) {
+	svc := testService()
+	svc.Spec.Ports[1].NodePort = 0
+	p := &poolView{Name: "public", Exposure: v1alpha1.ExposureRouter, Router: &v1alpha1.RouterSpec{Forward: v1alpha1.ForwardNodePort}}
+	err := checkPorts(svc, p)
+	if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "53/UDP") {
+		t.Errorf("got %v, want a refusal that names 53/UDP", err)
+	}
+	p.Router.Forward = v1alpha1.ForwardVIP
+	if err := checkPorts(svc, p); err != nil {
+		t.Errorf("forward VIP needs no NodePorts: %v", err)
+	}
+}

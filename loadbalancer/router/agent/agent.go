@@ -1,0 +1,341 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/loadbalancer/router"
+	"github.com/onelb/onelb/loadbalancer/router/health"
+	"github.com/onelb/onelb/loadbalancer/router/nft"
+	"github.com/onelb/onelb/loadbalancer/router/wire"
+)
+
+const (
+	// firstAnswers is how long a start waits for the first probes, so that a
+	// restart does not send connections to a backend that is known to be dead.
+	firstAnswers = 300 * time.Millisecond
+	// lookEvery is how often the ruleset's generation is compared.
+	lookEvery = time.Second
+	// refreshEvery is how often interfaces are read and addresses verified.
+	refreshEvery = 10 * time.Second
+	applyWithin  = 60 * time.Second
+)
+
+// Agent runs one instance of a router.
+type Agent struct {
+	opts    Options
+	store   *store
+	health  *health.Checker
+	metrics *metrics
+
+	requests chan request
+	probed   chan struct{} // a backend changed
+	links    chan struct{} // an interface changed
+
+	// Only the loop touches these.
+	state    state
+	udp      map[router.Key]backends // as programmed
+	failing  map[string]string       // what is wrong now, by kind
+	restored []string                // problems found at the start
+
+	status statuses
+}
+
+type request struct {
+	ctx    context.Context
+	apply  *wire.ApplyRequest
+	answer chan *wire.ApplyResponse
+}
+
+// New checks the options and reads the documents from disk. It starts nothing.
+func New(o Options) (*Agent, error) {
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("router agent: %w", err)
+	}
+	a := &Agent{
+		opts: o, requests: make(chan request), probed: make(chan struct{}, 1), links: make(chan struct{}, 1),
+		state: state{}, failing: map[string]string{}, metrics: newMetrics(o.Registerer),
+	}
+	var err error
+	if _, err = loadServerTLS(o); err != nil {
+		return nil, fmt.Errorf("router agent: %w", err)
+	}
+	if a.store, err = openStore(o.StateDir); err != nil {
+		return nil, fmt.Errorf("router agent: %w", err)
+	}
+	o.Health.Changed = func() { poke(a.probed) }
+	if a.health, err = health.New(o.Health); err != nil {
+		return nil, fmt.Errorf("router agent: %w", err)
+	}
+	documents, problems, err := a.store.load()
+	if err != nil {
+		return nil, fmt.Errorf("router agent: %w", err)
+	}
+	for _, d := range documents {
+		a.state[d.Cluster] = &owned{doc: d, hash: d.Hash()}
+	}
+	a.restored = problems
+	a.status.init()
+	return a, nil
+}
+
+// poke sets a flag that the loop clears.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run restores what is on disk, then serves until the context ends. Rules and
+// addresses stay in the kernel.
+func (a *Agent) Run(ctx context.Context) error {
+	logger := klog.FromContext(ctx).WithValues("router", a.opts.Name)
+	ctx = klog.NewContext(ctx, logger)
+	for _, p := range a.restored {
+		logger.Error(errors.New(p), "Stored document is lost")
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.health.Run(ctx) })
+	g.Go(func() error { return a.opts.Addresses.Run(ctx, func() { poke(a.links) }) })
+	g.Go(func() error { return a.loop(ctx) })
+	g.Go(func() error { return a.serve(ctx) })
+	if err := g.Wait(); err != nil && ctx.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("router agent: %w", err)
+	}
+	return nil
+}
+
+// loop owns the state.
+func (a *Agent) loop(ctx context.Context) error {
+	a.restore(ctx)
+	look, refresh := time.NewTicker(lookEvery), time.NewTicker(refreshEvery)
+	defer look.Stop()
+	defer refresh.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-a.requests:
+			r.answer <- a.apply(r.ctx, r.apply)
+		case <-a.probed:
+			a.reprogram(ctx)
+		case <-a.links:
+			a.refresh(ctx)
+		case <-refresh.C:
+			a.refresh(ctx)
+		case <-look.C:
+			a.look(ctx)
+		}
+	}
+}
+
+// restore brings the documents on disk into force.
+func (a *Agent) restore(ctx context.Context) {
+	documents := a.state.documents()
+	a.note("interfaces", a.opts.Addresses.Refresh())
+	if targets := targetsOf(documents); len(targets) > 0 {
+		a.health.Set(targets)
+		deadline := time.After(firstAnswers)
+	wait:
+		for !a.allProbed(targets) {
+			select {
+			case <-a.probed:
+			case <-deadline:
+				break wait
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+	if len(documents) > 0 {
+		klog.FromContext(ctx).Info("Restoring documents from disk", "clusters", len(documents))
+	}
+	a.reprogram(ctx)
+}
+
+func (a *Agent) allProbed(targets []health.Target) bool {
+	for _, t := range targets {
+		if a.health.Result(t).State == health.Unknown {
+			return false
+		}
+	}
+	return true
+}
+
+// apply takes one request from a client.
+func (a *Agent) apply(ctx context.Context, r *wire.ApplyRequest) *wire.ApplyResponse {
+	ctx, cancel := context.WithTimeout(ctx, applyWithin)
+	defer cancel()
+	began := time.Now()
+	d, changed, refusal := a.state.next(r, a.where)
+	if refusal == nil && changed {
+		refusal = a.change(ctx, d)
+	}
+	answer := &wire.ApplyResponse{}
+	if refusal != nil {
+		klog.FromContext(ctx).Info("Document refused", "cluster", r.GetCluster(), "generation", r.GetGeneration(),
+			"reason", refusal.reason, "detail", refusal.message)
+		a.metrics.refused(refusal.reason)
+		answer.Rejection = refusal.wire(r.GetGeneration())
+		if o := a.state[r.GetCluster()]; o != nil && refusal.reason != router.ReasonGeneration {
+			o.rejected = answer.GetRejection()
+		}
+	} else if changed {
+		a.metrics.applied(time.Since(began))
+		klog.FromContext(ctx).V(2).Info("Document in force", "cluster", d.Cluster, "generation", d.Generation,
+			"frontends", len(d.Frontends), "groups", len(d.Groups), "took", time.Since(began))
+	}
+	a.publish()
+	answer.Status = a.status.get(r.GetCluster())
+	return answer
+}
+
+// where looks at the interfaces once more before it says that none fits.
+func (a *Agent) where(address netip.Addr) (string, error) {
+	name, err := a.opts.Addresses.Where(address)
+	if err == nil {
+		return name, nil
+	}
+	if err := a.opts.Addresses.Refresh(); err != nil {
+		return "", err
+	}
+	return a.opts.Addresses.Where(address)
+}
+
+// change brings a document into force: disk, then kernel.
+func (a *Agent) change(ctx context.Context, d router.Document) *refusal {
+	old := a.state[d.Cluster]
+	previous := router.Document{Cluster: d.Cluster}
+	if old != nil {
+		previous = old.doc
+	}
+	if err := a.store.save(d); err != nil {
+		// The rename may have happened before the error did.
+		if back := a.store.save(previous); back != nil {
+			err = errors.Join(err, back)
+		}
+		return refuse(router.ReasonStorage, "%v", err)
+	}
+	a.state[d.Cluster] = &owned{doc: d, hash: d.Hash()}
+	if err := a.program(ctx); err != nil {
+		if old == nil {
+			delete(a.state, d.Cluster)
+		} else {
+			a.state[d.Cluster] = old
+		}
+		if back := a.store.save(previous); back != nil {
+			err = errors.Join(err, back)
+		}
+		// The table is as it was; addresses may be half way.
+		a.note("program", a.program(ctx))
+		return refuse(router.ReasonKernel, "%v", err)
+	}
+	a.note("program", nil)
+	return nil
+}
+
+// reprogram brings the state into force again, after something around it changed.
+func (a *Agent) reprogram(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, applyWithin)
+	defer cancel()
+	a.note("program", a.program(ctx))
+	a.publish()
+}
+
+// refresh reads the interfaces anew; addresses and hairpin rules follow them.
+func (a *Agent) refresh(ctx context.Context) {
+	a.note("interfaces", a.opts.Addresses.Refresh())
+	a.reprogram(ctx)
+}
+
+// look repairs the table if somebody else changed it.
+func (a *Agent) look(ctx context.Context) {
+	changed, err := a.opts.Table.Repair(ctx)
+	a.note("repair", err)
+	if changed {
+		a.metrics.repairs.Inc()
+		klog.FromContext(ctx).Info("Tables were changed by somebody else and are repaired", "err", err)
+	}
+	if changed || err != nil {
+		a.publish()
+	}
+}
+
+// note remembers whether something is wrong, for the clients' status.
+func (a *Agent) note(kind string, err error) {
+	if err == nil {
+		delete(a.failing, kind)
+		return
+	}
+	if text := err.Error(); a.failing[kind] != text {
+		a.failing[kind] = text
+		klog.Background().Error(err, "Router agent cannot do its work", "router", a.opts.Name, "part", kind)
+	}
+}
+
+// program makes the kernel do what the state says.
+func (a *Agent) program(ctx context.Context) error {
+	documents := a.state.documents()
+	a.health.Set(targetsOf(documents))
+	results := a.health.Snapshot()
+	healthy := func(check router.Check, member netip.Addr) bool {
+		return results[health.Target{Address: member, Port: check.Port, Path: check.Path}].State == health.Healthy
+	}
+	addresses := addressesOf(documents)
+	inner, networks := a.surroundings(addresses)
+	plan := nft.New(nft.Input{Documents: documents, Healthy: healthy, Inner: inner, Networks: networks})
+	if err := a.opts.Table.Apply(ctx, plan); err != nil {
+		return err
+	}
+	if err := a.opts.Addresses.Hold(ctx, addresses); err != nil {
+		return err
+	}
+	a.forget(ctx, documents, healthy)
+	a.metrics.running(plan.Counts(), len(addresses))
+	return nil
+}
+
+// surroundings are the interfaces that hold no public address, and all networks.
+func (a *Agent) surroundings(addresses []netip.Addr) (inner []string, networks []netip.Prefix) {
+	public := map[string]bool{}
+	for _, address := range addresses {
+		if name, err := a.opts.Addresses.Where(address); err == nil {
+			public[name] = true
+		}
+	}
+	for _, i := range a.opts.Addresses.Interfaces() {
+		networks = append(networks, i.Networks...)
+		if !public[i.Name] && len(i.Networks) > 0 {
+			inner = append(inner, i.Name)
+		}
+	}
+	return inner, networks
+}
+
+// targetsOf lists what is to be probed, each once.
+func targetsOf(documents []router.Document) []health.Target {
+	seen := map[health.Target]bool{}
+	var targets []health.Target
+	for _, d := range documents {
+		for _, g := range d.Groups {
+			if g.Check == nil {
+				continue
+			}
+			for _, m := range g.Members {
+				t := health.Target{Address: m.Address, Port: g.Check.Port, Path: g.Check.Path}
+				if !seen[t] {
+					seen[t] = true
+					targets = append(targets, t)
+				}
+			}
+		}
+	}
+	return targets
+}

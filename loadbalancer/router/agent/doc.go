@@ -1,0 +1,10 @@
+// Package agent is the router agent: it takes documents from clusters over gRPC
+// with TLS on both sides, keeps them on disk, and makes the kernel do what they
+// say: nftables content, public addresses, backend checks.
+//
+// One goroutine owns all state. A document is accepted as a whole or not at all:
+// first it is on disk, then in the kernel, then acknowledged; if the kernel refuses,
+// the disk gets the old one back and the old rules run on. After a start the
+// documents on disk are in force before any client comes. When the agent ends, by
+// whatever cause, rules and addresses stay.
+package agent

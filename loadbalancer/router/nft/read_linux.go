@@ -1,0 +1,224 @@
+package nft
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// read returns what the kernel holds, or nil when a table, set, chain or rule is
+// not as it must be.
+func (k *Kernel) read(ctx context.Context) (*Plan, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{}
+	for i, f := range families {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("read tables: %w", err)
+		}
+		right, err := f.read(conn, &p.tables[i])
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read table %s %s: %w", f.name, tableName, err)
+		}
+		if !right {
+			return nil, nil
+		}
+	}
+	return p, nil
+}
+
+func (f family) read(conn *nftables.Conn, out *tableContent) (bool, error) {
+	tables, err := conn.ListTablesOfFamily(f.family)
+	if err != nil {
+		return false, err
+	}
+	var table *nftables.Table
+	for _, t := range tables {
+		if t.Name == tableName {
+			table = t
+		}
+	}
+	if table == nil || table.Flags != 0 { // a dormant table does nothing
+		return false, nil
+	}
+	right, err := f.sameChains(conn, table)
+	if err != nil || !right {
+		return false, err
+	}
+	return f.readSets(conn, table, out)
+}
+
+func (f family) readSets(conn *nftables.Conn, table *nftables.Table, out *tableContent) (bool, error) {
+	sets, err := conn.GetSets(table)
+	if err != nil {
+		return false, fmt.Errorf("sets: %w", err)
+	}
+	byName := make(map[string]*nftables.Set, len(sets))
+	for _, s := range sets {
+		byName[s.Name] = s
+	}
+	definitions := f.definitions()
+	if len(sets) != len(definitions) {
+		return false, nil
+	}
+	for i, d := range definitions {
+		want, have := d.kernelSet(table), byName[d.name]
+		if have == nil || have.IsMap != want.IsMap || have.Interval != want.Interval || have.HasTimeout || have.Dynamic ||
+			have.KeyType.Bytes != want.KeyType.Bytes || (want.IsMap && have.DataType.Bytes != want.DataType.Bytes) {
+			return false, nil
+		}
+		elements, err := conn.GetSetElements(want)
+		if err != nil {
+			return false, fmt.Errorf("elements of %s: %w", d.name, err)
+		}
+		for _, e := range elements {
+			out[i] = append(out[i], element{key: string(e.Key), end: string(e.KeyEnd), val: string(e.Val)})
+		}
+		sortElements(out[i])
+	}
+	return true, nil
+}
+
+// sameChains compares chains and rules with what they must be.
+func (f family) sameChains(conn *nftables.Conn, table *nftables.Table) (bool, error) {
+	all, err := conn.ListChainsOfTableFamily(f.family)
+	if err != nil {
+		return false, fmt.Errorf("chains: %w", err)
+	}
+	have := map[string]*nftables.Chain{}
+	for _, c := range all {
+		if c.Table.Name == tableName {
+			have[c.Name] = c
+		}
+	}
+	want := f.chains()
+	if len(have) != len(want) {
+		return false, nil
+	}
+	for _, w := range want {
+		h := have[w.name]
+		if h == nil || !sameHook(h, w) {
+			return false, nil
+		}
+		rules, err := conn.GetRules(table, h)
+		if err != nil {
+			return false, fmt.Errorf("rules of %s: %w", w.name, err)
+		}
+		if len(rules) != len(w.rules) {
+			return false, nil
+		}
+		for i, r := range rules {
+			same, err := sameRule(byte(f.family), r, w.rules[i])
+			if err != nil || !same {
+				return false, err
+			}
+		}
+	}
+	return true, nil
+}
+
+func sameHook(h *nftables.Chain, w chain) bool {
+	if (h.Hooknum == nil) != (w.hook == nil) {
+		return false
+	}
+	if w.hook == nil {
+		return true
+	}
+	return *h.Hooknum == *w.hook && *h.Priority == *w.priority && h.Type == w.kind &&
+		(h.Policy == nil || *h.Policy == nftables.ChainPolicyAccept)
+}
+
+// sameRule compares in the library's encoding, which is the same for what it
+// decoded and for what it is about to write.
+func sameRule(fam byte, have *nftables.Rule, want rule) (bool, error) {
+	if len(have.Exprs) != len(want.exprs) || !bytes.Equal(have.UserData, want.userData()) {
+		return false, nil
+	}
+	for i := range want.exprs {
+		h, err := expr.Marshal(fam, have.Exprs[i])
+		if err != nil {
+			return false, fmt.Errorf("encode rule: %w", err)
+		}
+		w, err := expr.Marshal(fam, listed(want.exprs[i]))
+		if err != nil {
+			return false, fmt.Errorf("encode rule: %w", err)
+		}
+		if !bytes.Equal(h, w) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// listed is an expression as the library decodes it: it does not read the
+// register from which conntrack data is set.
+func listed(e expr.Any) expr.Any {
+	if ct, ok := e.(*expr.Ct); ok && ct.SourceRegister {
+		return &expr.Ct{Key: ct.Key}
+	}
+	return e
+}
+
+func equal(a, b *Plan) bool {
+	for i := range a.tables {
+		for s := range a.tables[i] {
+			if c := diff(a.tables[i][s], b.tables[i][s]); !c.empty() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// rulesetGeneration is the kernel's count of transactions in this namespace, of
+// whoever. It skips 0.
+func (k *Kernel) rulesetGeneration() (uint32, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: k.opts.NetNS})
+	if err != nil {
+		return 0, fmt.Errorf("read ruleset generation: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(netlinkWithin)); err != nil {
+		return 0, fmt.Errorf("read ruleset generation: %w", err)
+	}
+	messages, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN),
+			Flags: netlink.Request,
+		},
+		Data: []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read ruleset generation: %w", err)
+	}
+	for _, m := range messages {
+		if len(m.Data) < 4 {
+			continue
+		}
+		attributes, err := netlink.NewAttributeDecoder(m.Data[4:])
+		if err != nil {
+			return 0, fmt.Errorf("read ruleset generation: %w", err)
+		}
+		attributes.ByteOrder = binary.BigEndian
+		for attributes.Next() {
+			if attributes.Type() == unix.NFTA_GEN_ID {
+				return attributes.Uint32(), nil
+			}
+		}
+	}
+	return 0, errors.New("read ruleset generation: no answer")
+}

@@ -1,0 +1,130 @@
+// Package config reads the file given by --cloud-config: a small strict YAML.
+//
+// Guarantees: what is returned is complete and valid, with defaults filled in.
+// Nothing is silently ignored: an unknown key, a key given twice, a value of the
+// wrong type and a second document are errors. All problems are found in one go,
+// each with its line and key. No message shows the value of a key that could
+// hold a secret.
+//
+// Failure: Load and Parse return no configuration at all with an error.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// DefaultRequestTimeout is the value of requestTimeout if none is given.
+const DefaultRequestTimeout = 10 * time.Second
+
+// maxSize bounds the file. A typical one has 1 KiB.
+const maxSize = 1 << 20
+
+// Config is the content of the file.
+type Config struct {
+	// Endpoint is the URL of OpenNebula's XML-RPC API. Required.
+	Endpoint string
+	// Credentials say where user and password are. Required.
+	Credentials Credentials
+	// CAFile is a PEM file to verify an https endpoint with. Empty: the system's.
+	CAFile string
+	// Cluster is the name of the Kubernetes cluster, a DNS label of at most 40
+	// characters. It is the prefix of the names of its reservations. Required.
+	Cluster string
+	// RequestTimeout bounds each call to OpenNebula.
+	RequestTimeout time.Duration
+	// Instances is about the nodes' virtual machines.
+	Instances Instances
+	// Routers are the virtual routers that onelb may program.
+	Routers []Router
+}
+
+// Credentials name the source of "user:password": exactly one is set.
+type Credentials struct {
+	File string // path of a file
+	Env  string // name of an environment variable
+}
+
+// Instances says how to describe virtual machines as nodes.
+type Instances struct {
+	// InternalNetworks name the virtual networks whose addresses are of type
+	// InternalIP, the first one's first. Empty: all that are not external.
+	InternalNetworks []string
+	// ExternalNetworks name those whose addresses are of type ExternalIP.
+	ExternalNetworks []string
+	// Region is the nodes' region. Empty: the name of the OpenNebula zone.
+	Region string
+}
+
+// Router is one virtual router, which may have several instances.
+type Router struct {
+	Name      string   // a DNS label, unique
+	Endpoints []string // host:port of each instance's agent
+	CAFile    string   // authority that signed the agents' certificates
+	CertFile  string   // our client certificate
+	KeyFile   string   // its key
+}
+
+// Problem is one thing that is wrong.
+type Problem struct {
+	Line int    // 0 if there is none
+	Key  string // such as routers[1].name; empty for the whole file
+	Text string
+}
+
+// Error implements error.
+func (p Problem) Error() string {
+	switch {
+	case p.Line > 0 && p.Key != "":
+		return fmt.Sprintf("line %d: %s: %s", p.Line, p.Key, p.Text)
+	case p.Line > 0:
+		return fmt.Sprintf("line %d: %s", p.Line, p.Text)
+	case p.Key != "":
+		return fmt.Sprintf("%s: %s", p.Key, p.Text)
+	}
+	return p.Text
+}
+
+// Problems are all that is wrong with a file, in the order of its lines.
+type Problems []Problem
+
+// Error implements error, on one line.
+func (p Problems) Error() string {
+	text := ""
+	for i, x := range p {
+		if i > 0 {
+			text += "; "
+		}
+		text += x.Error()
+	}
+	return text
+}
+
+// Load reads a file. Its errors name the file.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cloud-config: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	c, err := Parse(f)
+	if err != nil {
+		return nil, fmt.Errorf("cloud-config %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse reads a configuration. Its errors, mostly Problems, do not name the file.
+func Parse(r io.Reader) (*Config, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxSize {
+		return nil, errors.New("larger than 1 MiB: this is no cloud-config")
+	}
+	return parse(b)
+}

@@ -1,0 +1,16 @@
+package provider
+
+import "k8s.io/cloud-provider/options"
+
+// SetDefaults sets what differs from the library's defaults. Flags still win.
+func SetDefaults(o *options.CloudControllerManagerOptions) {
+	o.KubeCloudShared.CloudProvider.Name = Name
+	// One Service at a time makes the last of a burst wait for all others. Ours
+	// are serialised by Service where it matters.
+	o.ServiceController.ConcurrentServiceSyncs = 16
+	// Each Service costs a handful of writes and events; the library's 20 a
+	// second would make a burst of 1,000 last minutes.
+	o.Generic.ClientConnection.QPS = 500
+	o.Generic.ClientConnection.Burst = 1000
+	o.Generic.LeaderElection.ResourceNamespace = Namespace
+}

@@ -1,0 +1,201 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/api/client"
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer"
+	"github.com/onelb/onelb/loadbalancer/router"
+	"github.com/onelb/onelb/loadbalancer/virtualip"
+)
+
+const userAgent = "onelb"
+
+// parts are the running pieces of one leadership.
+type parts struct {
+	kube     *kubernetes.Clientset
+	onelb    *client.Clientset
+	recorder record.EventRecorder
+	pools    cache.SharedIndexInformer
+	vips     cache.SharedIndexInformer
+	shared   informers.SharedInformerFactory
+	balancer *loadbalancer.Controller
+	manager  *ipam.Manager
+	routers  map[string]*router.Client
+}
+
+// run makes the parts, hands out the load balancer, and keeps everything going
+// until ctx ends or a part ends without being asked to.
+func (c *Cloud) run(ctx context.Context, cfg *rest.Config) error {
+	p, stopEvents, err := newParts(cfg)
+	if err != nil {
+		return err
+	}
+	defer stopEvents()
+	select {
+	case p.shared = <-c.informers:
+	case <-ctx.Done():
+		return nil
+	}
+	identity, token, err := c.join(ctx, p.kube)
+	if err != nil {
+		return err
+	}
+	if err := c.connect(p, identity, token); err != nil {
+		return err
+	}
+	c.balancer.set(p.balancer)
+	klog.FromContext(ctx).Info("The load balancer runs", "cluster", c.config.Cluster, "identity", identity, "routers", len(p.routers))
+	return c.supervise(ctx, p)
+}
+
+// join fetches what the parts need of the cluster.
+func (c *Cloud) join(ctx context.Context, kube kubernetes.Interface) (identity string, token uint64, err error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = userAgent
+	}
+	err = retry(ctx, "the cluster's identity", func(ctx context.Context) (err error) {
+		identity, err = clusterIdentity(ctx, kube)
+		return err
+	})
+	if err != nil {
+		return "", 0, err
+	}
+	err = retry(ctx, "a fencing token", func(ctx context.Context) (err error) {
+		token, err = nextToken(ctx, kube, host)
+		return err
+	})
+	return identity, token, err
+}
+
+func newParts(cfg *rest.Config) (*parts, func(), error) {
+	kube, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("Kubernetes client: %w", err)
+	}
+	onelb, err := client.New(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, nil, fmt.Errorf("register types: %w", err)
+	}
+	events := record.NewBroadcaster()
+	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
+	return &parts{
+		kube: kube, onelb: onelb,
+		recorder: events.NewRecorder(scheme, corev1.EventSource{Component: userAgent}),
+		pools:    client.NewAddressPoolInformer(onelb, 0),
+		vips:     client.NewVirtualIPInformer(onelb, 0),
+		routers:  map[string]*router.Client{},
+	}, events.Shutdown, nil
+}
+
+// connect makes store, IPAM, router clients and load balancer. They refer to
+// each other: the callbacks are used only once everything runs.
+func (c *Cloud) connect(p *parts, identity string, token uint64) error {
+	store, err := virtualip.New(virtualip.Options{
+		Client: p.onelb.VirtualIPs(), Informer: p.vips,
+		Announced: func(v *v1alpha1.VirtualIP) bool { return p.balancer.Announced(v) },
+		OnChange:  func() { p.balancer.VirtualIPsChanged() },
+	})
+	if err != nil {
+		return err
+	}
+	p.manager, err = ipam.New(ipam.Options{
+		Networks: c.one, Records: store, Cluster: c.config.Cluster, Identity: identity,
+		OnStatus: func(s ipam.PoolStatus) { p.balancer.PoolStatusChanged(s) },
+		OnEvent:  func(e ipam.Event) { p.balancer.PoolEvent(e) },
+	})
+	if err != nil {
+		return err
+	}
+	clients := map[string]loadbalancer.RouterClient{}
+	for _, r := range c.config.Routers {
+		rc, err := router.NewClient(router.ClientOptions{
+			Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile,
+			Cluster: c.config.Cluster, Identity: identity, Token: token,
+		})
+		if err != nil {
+			return err
+		}
+		p.routers[r.Name], clients[r.Name] = rc, rc
+	}
+	p.balancer, err = loadbalancer.New(loadbalancer.Options{
+		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, Store: store, Allocator: p.manager,
+		Services:       p.shared.Core().V1().Services().Informer(),
+		Nodes:          p.shared.Core().V1().Nodes().Informer(),
+		EndpointSlices: p.shared.Discovery().V1().EndpointSlices().Informer(),
+		Pools:          p.pools,
+	})
+	return err
+}
+
+// supervise runs the parts. One that ends by itself ends all.
+func (c *Cloud) supervise(ctx context.Context, p *parts) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	loadbalancer.RegisterMetrics()
+	var wg sync.WaitGroup
+	start := func(name string, run func(context.Context) error) {
+		wg.Go(func() {
+			err := run(ctx)
+			if ctx.Err() == nil {
+				cancel(fmt.Errorf("%s has ended: %w", name, errors.Join(err, errEnded)))
+			}
+		})
+	}
+	wg.Go(func() { p.pools.RunWithContext(ctx) })
+	wg.Go(func() { p.vips.RunWithContext(ctx) })
+	wg.Go(func() { c.checkOpenNebula(ctx) })
+	wg.Go(func() {
+		// An error only says that ctx has ended.
+		_ = retry(ctx, "the node agents' key", func(ctx context.Context) error { return ensureGossipSecret(ctx, p.kube) })
+	})
+	for name, rc := range p.routers {
+		start("the client of router "+name, rc.Run)
+	}
+	start("the load balancer", p.balancer.Run)
+	if cache.WaitForCacheSync(ctx.Done(), p.vips.HasSynced) {
+		start("IPAM", p.manager.Run) // it takes a missing record for a free address
+	}
+	<-ctx.Done()
+	wg.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, errEnded) {
+		return cause
+	}
+	return nil
+}
+
+var errEnded = errors.New("a part that runs for ever has ended")
+
+// checkOpenNebula says at the start whether OpenNebula can be used; everything
+// that needs it tries by itself.
+func (c *Cloud) checkOpenNebula(ctx context.Context) {
+	_ = retry(ctx, "OpenNebula", func(ctx context.Context) error {
+		version, err := c.one.Check(ctx)
+		if err == nil {
+			klog.FromContext(ctx).Info("OpenNebula answers", "version", version)
+		}
+		return err
+	})
+}
