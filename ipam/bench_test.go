@@ -75,6 +75,7 @@ func BenchmarkAllocate(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
+				k.index.byAddr[rec.Address].ended = true
 				if err := k.delete(b.Context(), rec); err != nil {
 					b.Fatal(err)
 				}

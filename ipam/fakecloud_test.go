@@ -164,10 +164,17 @@ func (c *cloud) byName(owner, name string) *fakeNet {
 	return nil
 }
 
+// find returns a copy of a network, nil if there is none.
 func (c *cloud) find(owner, name string) *fakeNet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.byName(owner, name)
+	n := c.byName(owner, name)
+	if n == nil {
+		return nil
+	}
+	out := *n
+	out.Attributes = maps.Clone(n.Attributes)
+	return &out
 }
 
 // count returns how often a method was called; "" for all.
@@ -307,6 +314,13 @@ type client struct {
 	dead  *life
 }
 
+// setFault replaces the faults of a running process.
+func (c *client) setFault(fault func(string) fault) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = fault
+}
+
 // do makes a call with its faults.
 func do[T any](ctx context.Context, dead *life, f fault, call func() (T, error)) (T, error) {
 	var none T
@@ -342,9 +356,12 @@ func do[T any](ctx context.Context, dead *life, f fault, call func() (T, error))
 }
 
 func (c *client) do(ctx context.Context, method string, call func() (Network, error)) (Network, error) {
+	c.mu.Lock()
+	decide := c.fault
+	c.mu.Unlock()
 	var f fault
-	if c.fault != nil {
-		f = c.fault(method)
+	if decide != nil {
+		f = decide(method)
 	}
 	return do(ctx, c.dead, f, func() (Network, error) {
 		c.mu.Lock()

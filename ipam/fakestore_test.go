@@ -196,9 +196,12 @@ func (v *view) Get(a netip.Addr) (Record, bool) {
 }
 
 func (v *view) do(ctx context.Context, method string, call func() (Record, error)) (Record, error) {
+	v.mu.Lock()
+	decide := v.fault
+	v.mu.Unlock()
 	var f fault
-	if v.fault != nil {
-		f = v.fault(method)
+	if decide != nil {
+		f = decide(method)
 	}
 	return do(ctx, v.dead, f, func() (Record, error) {
 		v.mu.Lock()

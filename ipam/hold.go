@@ -93,7 +93,7 @@ func (k *keeper) hold(ctx context.Context, rec Record) error {
 	}
 	switch {
 	case !s.known:
-		k.workSeq = 0 // it is lost: recover finds it
+		k.workSeq = 0 // it is lost: retrieve sees to it
 		return nil
 	case s.user != "":
 		return k.conflict(ctx, rec, s.user)
@@ -183,6 +183,7 @@ func (k *keeper) update(ctx context.Context, rec Record) error {
 	k.mu.Lock()
 	if h := k.index.byAddr[rec.Address]; h != nil {
 		h.rec, h.phase, h.touched = true, rec.Phase, k.m.clock.Add(1)
+		h.ended = rec.Phase == Quarantined
 		k.settle(h.slot)
 	}
 	k.mu.Unlock()

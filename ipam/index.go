@@ -15,6 +15,7 @@ type half struct {
 	rec     bool  // has a record
 	phase   Phase // of the record
 	busy    bool  // its record is being made
+	ended   bool  // we ended its hold ourselves, and have not deleted its record yet
 	// suspect is not 0 while the reservation must be read again before the
 	// address may be given: another process ended its record, and may have
 	// given its range back.

@@ -135,7 +135,7 @@ func (k *keeper) reconcile(ctx context.Context) error {
 		if err := k.grow(ctx); err != nil {
 			return err
 		}
-		if err := k.recover(ctx); err != nil {
+		if err := k.retrieve(ctx); err != nil {
 			return err
 		}
 		a, ok := k.nextWork()

@@ -36,7 +36,9 @@ const maxName = 128
 // Options of a Manager.
 type Options struct {
 	Networks Networks
-	Records  Records
+	// Records is asked for records while locks of the Manager are held: of the
+	// Manager it may call Notify only.
+	Records Records
 	// Cluster is the first part of the names of reservations.
 	Cluster string
 	// Identity is the cluster's UID. A reservation that carries another one

@@ -71,9 +71,7 @@ func TestAllocateWhileOpenNebulaIsDown(t *testing.T) {
 		defer p.stop()
 		p.SetPools([]PoolSpec{basePool("pub")})
 		p.mustBeReady("pub")
-		p.client.cloud.mu.Lock()
-		p.client.fault = func(string) fault { return fault{err: ErrUnavailable} }
-		p.client.cloud.mu.Unlock()
+		p.client.setFault(func(string) fault { return fault{err: ErrUnavailable} })
 		for range 8 {
 			p.mustAllocate("pub", IPv4)
 		}
@@ -90,7 +88,7 @@ func TestAllocateWhileOpenNebulaIsDown(t *testing.T) {
 			t.Errorf("ninth: %v", err)
 		}
 		time.Sleep(10 * time.Minute)
-		p.client.fault = nil
+		p.client.setFault(nil)
 		time.Sleep(40 * time.Second)
 		settle()
 		if c.count("Hold") < 8 || p.countEvents(EventOpenNebulaAvailable) != 1 || p.countEvents(EventOpenNebulaUnavailable) != 1 {
@@ -113,7 +111,9 @@ func TestBurst(t *testing.T) {
 		p.SetPools([]PoolSpec{basePool("pub")})
 		p.mustBeReady("pub")
 		before := c.count("")
+		s.mu.Lock()
 		p.view.fault = func(string) fault { return fault{before: 5 * time.Millisecond} }
+		s.mu.Unlock()
 		var creators sync.WaitGroup
 		for w := range 20 {
 			creators.Go(func() {
@@ -409,12 +409,12 @@ func TestAdoption(t *testing.T) {
 		defer q.stop()
 		q.SetPools([]PoolSpec{basePool("pub")})
 		time.Sleep(adoptAfter / 2)
-		if n.Attributes[AttributeClusterUID] != "" {
+		if c.find("k8s", "c-pub").Attributes[AttributeClusterUID] != "" {
 			t.Error("adopted at once: its maker may be at it")
 		}
 		time.Sleep(2 * adoptAfter)
 		q.mustBeReady("pub")
-		if n.Attributes[AttributeClusterUID] != "uid" || len(c.nets) != 2 {
+		if n = c.find("k8s", "c-pub"); n.Attributes[AttributeClusterUID] != "uid" || n.ID != 1 {
 			t.Errorf("%+v", n)
 		}
 	})
@@ -616,6 +616,77 @@ func TestOneFailingPoolDoesNotDelayAnother(t *testing.T) {
 		p.mustAllocate("pub", IPv4)
 		if all := p.Statuses(); len(all) != 2 || all[0].Name != "bad" || all[0].Ready || !all[1].Ready {
 			t.Errorf("%+v", all)
+		}
+	})
+}
+
+// TestOutdatedProcess: an old leader that reads the reservation no more must
+// not give what the new one has given back, however late it tries.
+func TestOutdatedProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newCloud(), newStore()
+		pub := c.network("public", range4("10.0.0.1", 64))
+		p := start(t, c, s, nil)
+		defer p.stop()
+		p.SetPools([]PoolSpec{basePool("pub")})
+		p.mustBeReady("pub")
+		for range 40 {
+			p.mustAllocate("pub", IPv4)
+		}
+		old := start(t, c, s, func(o *Options, _ *process) { o.Interval = 100 * time.Hour })
+		defer old.stop()
+		old.SetPools([]PoolSpec{basePool("pub")})
+		old.mustBeReady("pub")
+		old.client.setFault(func(string) fault { return fault{err: ErrUnavailable} })
+		for a := range s.all() {
+			s.let(a, false)
+		}
+		time.Sleep(20 * time.Minute)
+		settle()
+		n := c.find("k8s", "c-pub")
+		if len(s.all()) != 0 || c.count("FreeRange") == 0 {
+			t.Fatalf("nothing was given back; records %v", s.all())
+		}
+		_, _ = c.reserve("stranger", ReserveRequest{Parent: pub, Name: "stranger", Into: NoNetwork, Range: 0, Size: 1})
+		given := 0
+		for range 64 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			rec, err := old.Allocate(ctx, Request{Pool: "pub", Family: IPv4, Owner: Owner{UID: "x"}})
+			cancel()
+			if err != nil {
+				break
+			}
+			given++
+			if use := c.use(pub, rec.Address); use != fmt.Sprintf("VNET %d", n.ID) {
+				t.Errorf("gave %s, which is used by %q", rec.Address, use)
+			}
+		}
+		t.Logf("%d given, %d ranges had been given back", given, c.count("FreeRange"))
+	})
+}
+
+func TestTwoClustersOfOneName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud()
+		c.network("public", range4("10.0.0.1", 64))
+		one := start(t, c, newStore(), nil)
+		defer one.stop()
+		two := start(t, c, newStore(), func(o *Options, p *process) {
+			o.Identity = "uid2"
+			p.client.fault = func(m string) fault { return fault{before: time.Millisecond} }
+		})
+		defer two.stop()
+		one.SetPools([]PoolSpec{basePool("pub")})
+		two.SetPools([]PoolSpec{basePool("pub")})
+		time.Sleep(2 * time.Minute)
+		settle()
+		a, _ := one.PoolStatus("pub")
+		b, _ := two.PoolStatus("pub")
+		if a.Ready == b.Ready {
+			t.Errorf("one must win: %+v, %+v", a, b)
+		}
+		if a.Reason != ReasonForeignReservation && b.Reason != ReasonForeignReservation {
+			t.Errorf("the other must say why: %+v, %+v", a, b)
 		}
 	})
 }

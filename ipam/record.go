@@ -38,7 +38,9 @@ type Record struct {
 	// Announced: a node or a router may still answer for the address. Only
 	// meaningful while Releasing; the hold ends when it is false.
 	Announced bool
-	// ReleasedAt is when the hold ended; zero before.
+	// ReleasedAt is when the hold ended; zero before. In a record without owner
+	// that IPAM creates as Quarantined, to keep an address that it gives back
+	// from everybody, it lies in the future.
 	ReleasedAt time.Time
 	// Version is the store's version of the record, for compare-and-swap.
 	Version string
@@ -56,7 +58,10 @@ type Records interface {
 	List() []Record
 	// Get returns the record of an address. It answers from memory.
 	Get(a netip.Addr) (Record, bool)
-	// Create makes a record: ErrTaken if there is one.
+	// Create makes a record: ErrTaken if there is one. All fields count: IPAM
+	// also creates records without owner and Detail in phase Quarantined. A
+	// store that writes in several steps must write Phase and ReleasedAt so that
+	// a record without owner is never seen as Active.
 	Create(ctx context.Context, r Record) (Record, error)
 	// Update writes Phase, OnHold and ReleasedAt: ErrConflict if the record's
 	// version is not the stored one, ErrNotFound if it is gone.

@@ -72,11 +72,17 @@ func (k *keeper) delete(ctx context.Context, rec Record) error {
 		return fmt.Errorf("delete record of %s: %w", rec.Address, err)
 	}
 	k.storeWait.ok()
+	again := k.claims[rec.Address] // given back by us, and reserved anew
 	delete(k.claims, rec.Address)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if h := k.index.byAddr[rec.Address]; h != nil {
 		h.rec, h.phase, h.touched = false, Active, k.m.clock.Add(1)
+		if !h.ended && !again {
+			// Another process released it, or gave it back.
+			h.suspect, k.doubt = h.touched, true
+		}
+		h.ended = false
 		k.index.retire(h)
 		k.settle(h.slot)
 	}

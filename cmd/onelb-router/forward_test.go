@@ -304,6 +304,18 @@ func TestSNAT(t *testing.T) {
 	}
 }
 
+// TestForwardingOff: the operator is told what keeps the router from routing.
+func TestForwardingOff(t *testing.T) {
+	l := newLAN(t)
+	l.start()
+	c := l.client()
+	l.set(c, router.Document{})
+	l.must(l.spaces["router"].Sysctl("net/ipv4/ip_forward", "0"))
+	l.eventually("told", 15*time.Second, func() bool {
+		return strings.Contains(strings.Join(c.State().Instances[0].Problems, " "), "net.ipv4.ip_forward is 0")
+	})
+}
+
 // TestUnknownAddress: the refusal names the culprit, and what ran runs on.
 func TestUnknownAddress(t *testing.T) {
 	l := newLAN(t)

@@ -54,7 +54,7 @@ func (o *options) run(ctx context.Context) error {
 	a, err := agent.New(agent.Options{
 		Name: o.name, Listener: listener, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA,
 		StateDir: o.stateDir, Version: version, Registerer: registry,
-		Table: nft.Open(nft.Options{}), Addresses: addresses, Flows: agent.KernelFlows{},
+		Table: nft.Open(nft.Options{}), Addresses: addresses, Flows: agent.KernelFlows{}, System: agent.KernelSettings,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())

@@ -107,7 +107,7 @@ func (b bootstrap) write(w io.Writer, files []file) error {
 }
 
 func create(path string, data []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode) //nolint:gosec // the operator's directory
 	if err != nil {
 		return err
 	}

@@ -61,6 +61,8 @@ type Decision struct {
 	Hold bool
 	// NotBefore: if it does not have it yet, it waits until then.
 	NotBefore time.Time
+	// Rank is how many candidates come before this one.
+	Rank int
 }
 
 // Decide says for each subject, in order, whether this node should hold it. It
@@ -85,7 +87,7 @@ func (v View) decide(s Subject) Decision {
 		d.Hold = v.keep(s)
 	default:
 		rank := slices.Index(v.candidates(s), v.Self)
-		d.Hold = rank >= 0
+		d.Hold, d.Rank = rank >= 0, max(rank, 0)
 		d.NotBefore = s.Free.Add(time.Duration(rank) * Step)
 	}
 	return d

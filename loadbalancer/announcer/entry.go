@@ -25,6 +25,7 @@ type entry struct {
 	other  bool      // another live node has it
 	want   bool      // this node should hold it
 	start  time.Time // but not take it before
+	rank   int       // after so many others
 	retry  time.Time // nor try again before
 	failed string    // why not, as logged last
 

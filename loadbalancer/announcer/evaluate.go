@@ -35,7 +35,7 @@ func (e *Engine) evaluate(now time.Time) {
 	}
 	for i, d := range Decide(view) {
 		n := entries[i]
-		n.want, n.start = d.Hold, d.NotBefore
+		n.want, n.start, n.rank = d.Hold, d.NotBefore, d.Rank
 		if !d.Hold {
 			n.ask = nil
 		}
@@ -125,6 +125,9 @@ func (e *Engine) confirm(n *entry, now time.Time) {
 	case e.o.Group.Ready():
 		e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.claim.Epoch + 1})
 		n.hold.epoch, e.heldDirty = n.claim.Epoch, true
+	}
+	if n.hold.expires.Sub(now) < e.o.Lifetime/2 {
+		e.renewAt = now // adopted with little time left
 	}
 	current, there := e.byIndex(n.hold.on.Index)
 	if there {

@@ -223,6 +223,12 @@ func (r *reports) holder(a netip.Addr) (h *announcer.Holding, told bool) {
 	return h, told
 }
 
+func (r *reports) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.holders)
+}
+
 // agent is a running engine with all that belongs to it.
 type agent struct {
 	*host
@@ -476,4 +482,50 @@ func TestFailover(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The agent ends and is never started again, while its node lives on: the others
+// wait until its kernel has let go, and at no time do two nodes have the address.
+func TestAgentEndsForGood(t *testing.T) {
+	l := newLAN(t)
+	var hosts []*host
+	var agents []*agent
+	for range 3 {
+		h := l.host()
+		hosts = append(hosts, h)
+		agents = append(agents, h.start(nil, 2*time.Second))
+	}
+	set(agents, cluster(hosts, vip4, vip6))
+	eventually(t, "both addresses are held", func() bool {
+		return len(holders(hosts, vip4)) == 1 && len(holders(hosts, vip6)) == 1
+	})
+	eventually(t, "the agents see each other", func() bool {
+		return len(agents[0].group.Members()) == 3 && len(agents[1].group.Members()) == 3
+	})
+	time.Sleep(500 * time.Millisecond) // and hear of the claims
+	for _, x := range []netip.Addr{vip4, vip6} {
+		first := holders(hosts, x)[0]
+		for _, a := range agents {
+			if a.host == first {
+				a.stop()
+			}
+		}
+	}
+	began := time.Now()
+	for _, x := range []netip.Addr{vip4, vip6} {
+		eventually(t, "a live agent has it", func() bool {
+			for _, n := range [][]*host{holders(hosts, vip4), holders(hosts, vip6)} {
+				if len(n) > 1 {
+					t.Fatalf("%d nodes have an address after %v", len(n), time.Since(began))
+				}
+			}
+			for _, a := range agents {
+				if now, _ := a.reports.holder(x); now != nil && now.Node == a.name && now.Epoch > 1 {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	t.Logf("taken after %v", time.Since(began))
 }

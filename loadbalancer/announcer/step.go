@@ -31,8 +31,8 @@ func (e *Engine) step(now time.Time) time.Time {
 		e.evaluate(now)
 	}
 	if !now.Before(e.renewAt) {
-		e.renew(now)
 		e.renewAt = now.Add(e.o.Lifetime / 3)
+		e.renew(now)
 	}
 	next := earliest(e.refreshAt, e.renewAt)
 	if s := e.damper.settledAt(); s.After(now) {
@@ -145,12 +145,14 @@ func (e *Engine) renew(now time.Time) {
 	if err := failed.all; err != nil {
 		e.logger.Error(err, "Could not renew addresses", "count", len(entries))
 		e.o.Metrics.renewFails.Add(float64(len(entries)))
+		e.renewAt = now.Add(e.o.Lifetime / 20)
 		return
 	}
 	for _, x := range entries {
 		if err := failed.single[x.Address]; err != nil {
 			e.logger.Error(err, "Could not renew an address")
 			e.o.Metrics.renewFails.Inc()
+			e.renewAt = now.Add(e.o.Lifetime / 20)
 			continue
 		}
 		e.entries[x.Address].hold.expires = now.Add(e.o.Lifetime)

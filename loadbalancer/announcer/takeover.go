@@ -13,11 +13,14 @@ import (
 // that nobody has the address. A host that answered before is asked once more,
 // and directly, so that the others on the network are not bothered.
 const (
-	askInterval    = 20 * time.Millisecond
-	askCount       = 3
-	askCountKnown  = 4
-	askLongPause   = time.Second
-	askLongerAfter = time.Second // past the lifetime
+	askInterval   = 20 * time.Millisecond
+	askCount      = 3
+	askCountKnown = 4
+	// Pauses after an answer, when the address should have lapsed unless its
+	// agent ended in order, and when it should have lapsed in any case.
+	askPause     = 50 * time.Millisecond
+	askLongPause = time.Second
+	askSlack     = time.Second // what the kernel may add to a lifetime
 )
 
 // asking is a candidate's conversation with the wire.
@@ -100,6 +103,12 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 		a.sent = 0
 	}
 	if a.sent >= a.needed() {
+		if a.mac != nil && n.rank > 0 {
+			// All candidates hear the silence at once. Those before this one
+			// have their turn; then everybody is asked, they included.
+			*a = asking{on: a.on, began: now, next: now.Add(time.Duration(n.rank) * Step)}
+			return a.next
+		}
 		e.acquire(n, now)
 		return time.Time{}
 	}
@@ -114,8 +123,11 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 // answered takes in that another host has an address that this node should take.
 func (e *Engine) answered(n *entry, mac net.HardwareAddr, now time.Time) {
 	n.ask.answer(mac, now)
-	if now.Sub(n.ask.began) > e.o.Lifetime+askLongerAfter {
+	switch since := now.Sub(n.ask.began); {
+	case since > e.restart+askSlack:
 		e.persistent(n, now)
+	case since > e.o.Lifetime+askSlack:
+		n.ask.next = now.Add(askPause)
 	}
 }
 

@@ -60,10 +60,8 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if !ValidCluster(o.Cluster) {
 		return nil, fmt.Errorf("router %s: cluster %q is not a DNS label", o.Router, o.Cluster)
 	}
-	for _, file := range []string{o.CAFile, o.CertFile, o.KeyFile} {
-		if file == "" {
-			return nil, fmt.Errorf("router %s: CA, certificate and key files are required", o.Router)
-		}
+	if o.CAFile == "" || o.CertFile == "" || o.KeyFile == "" {
+		return nil, fmt.Errorf("router %s: CA, certificate and key files are required", o.Router)
 	}
 	c := &Client{opts: o, changed: make(chan struct{})}
 	for _, endpoint := range o.Endpoints {

@@ -179,7 +179,9 @@ func randomDocument(r *rand.Rand) Document {
 
 func TestPatchRefusesOtherBase(t *testing.T) {
 	for _, delta := range []Delta{
-		{RemovedGroups: []string{"nodes5"}}, {RemovedGroups: []string{"z"}}, {RemovedGroups: []string{"a"}},
+		{RemovedGroups: []string{"nodes5"}},
+		{RemovedGroups: []string{"z"}},
+		{RemovedGroups: []string{"a"}},
 		{RemovedFrontends: []Key{{Address: netip.MustParseAddr("203.0.113.100"), Protocol: TCP, Port: 81}}},
 	} {
 		if d, err := sample().Patch(delta); err == nil {

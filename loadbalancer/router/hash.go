@@ -52,7 +52,7 @@ func (e *encoder) number(tag byte, n uint64) {
 }
 
 func (e *encoder) address(tag byte, a netip.Addr) {
-	e.buf = append(e.buf, tag, byte(a.BitLen()/8))
+	e.buf = append(e.buf, tag, byte(a.BitLen()/8)) //nolint:gosec // 0, 4 or 16
 	if a.Is4() {
 		b := a.As4()
 		e.buf = append(e.buf, b[:]...)

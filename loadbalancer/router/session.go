@@ -79,7 +79,7 @@ func (c *Client) runInstance(ctx context.Context, inst *instance) {
 }
 
 func (c *Client) lost(ctx context.Context, inst *instance, err error) {
-	err = fmt.Errorf("endpoint %s: %w", inst.endpoint, plain(err))
+	err = fmt.Errorf("endpoint %s: %w", inst.endpoint, undecorated(err))
 	first := false
 	c.update(func() {
 		first = inst.reachable || inst.err == nil
@@ -90,8 +90,8 @@ func (c *Client) lost(ctx context.Context, inst *instance, err error) {
 	}
 }
 
-// plain takes gRPC's decoration off an error, so that it reads well in an event.
-func plain(err error) error {
+// undecorated takes gRPC's decoration off an error, so that it reads well in an event.
+func undecorated(err error) error {
 	if s, ok := status.FromError(err); ok && s.Message() != "" {
 		return errors.New(s.Message())
 	}
@@ -133,7 +133,7 @@ func (c *Client) connect(endpoint string, files *tlsFiles) (*grpc.ClientConn, er
 		}
 	}
 	return grpc.NewClient("passthrough:///"+endpoint,
-		grpc.WithTransportCredentials(credentials.NewTLS(files.config(ServerName(c.opts.Router)))),
+		grpc.WithTransportCredentials(alertCredentials{credentials.NewTLS(files.config(ServerName(c.opts.Router)))}),
 		grpc.WithContextDialer(dial),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),

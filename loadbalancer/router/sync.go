@@ -66,7 +66,7 @@ func (c *Client) sync(ctx context.Context, inst *instance, rpc wire.RouterClient
 	began := time.Now()
 	answer, err := rpc.Apply(ctx, request)
 	if err != nil {
-		return fmt.Errorf("push generation %d: %w", request.GetGeneration(), plain(err))
+		return fmt.Errorf("push generation %d: %w", request.GetGeneration(), undecorated(err))
 	}
 	logger := klog.FromContext(ctx)
 	rejection := answer.GetRejection()

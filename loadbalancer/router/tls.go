@@ -2,12 +2,17 @@ package router
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
+	"time"
+
+	"google.golang.org/grpc/credentials"
 )
 
 // ServerName is the DNS name in the certificate of a router's instances.
@@ -75,6 +80,45 @@ func (f *tlsFiles) changed(o ClientOptions) bool {
 func (f *tlsFiles) config(serverName string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: serverName, RootCAs: f.roots,
-		Certificates: []tls.Certificate{f.pair},
+		// Always shown, even if the router does not list its authority: its
+		// refusal then says what is wrong.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &f.pair, nil },
 	}
+}
+
+// alertCredentials make the router's refusal of our certificate readable. In TLS
+// 1.3 it comes after our side of the handshake, often together with the end of
+// the connection, and a failing write would hide it.
+type alertCredentials struct {
+	credentials.TransportCredentials
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (c alertCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	return alertConn{conn}, info, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c alertCredentials) Clone() credentials.TransportCredentials {
+	return alertCredentials{c.TransportCredentials.Clone()}
+}
+
+type alertConn struct{ net.Conn }
+
+// Write returns the peer's alert, if there is one, instead of its own error.
+func (c alertConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err == nil {
+		return n, nil
+	}
+	_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	var alert *net.OpError
+	if _, read := c.Read(make([]byte, 1)); errors.As(read, &alert) && alert.Op == "remote error" {
+		return n, read
+	}
+	return n, err
 }

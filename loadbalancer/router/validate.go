@@ -21,10 +21,18 @@ const (
 	maxPath             = 256
 )
 
-var (
-	clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	plainText   = regexp.MustCompile(`^[!-~]*$`)
-)
+var clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// plain reports whether a text is printable ASCII without spaces and not too
+// long. It runs for each of many thousand frontends at every push.
+func plain(s string, most int) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return len(s) <= most
+}
 
 // ValidCluster reports whether a name can be a cluster's: a DNS label.
 func ValidCluster(name string) bool { return clusterName.MatchString(name) }
@@ -36,7 +44,7 @@ func (d Document) Validate() error {
 	if !ValidCluster(d.Cluster) {
 		return invalid(Frontend{}, "cluster %q is not a DNS label", d.Cluster)
 	}
-	if len(d.Identity) > maxName || !plainText.MatchString(d.Identity) {
+	if !plain(d.Identity, maxName) {
 		return invalid(Frontend{}, "identity is longer than %d bytes or not printable ASCII", maxName)
 	}
 	families, err := d.validateGroups()
@@ -96,7 +104,7 @@ func (d Document) validateGroups() (map[string]family, error) {
 
 // Validate judges one normalized group by itself.
 func (g Group) Validate() error {
-	if g.Name == "" || len(g.Name) > maxName || !plainText.MatchString(g.Name) {
+	if g.Name == "" || !plain(g.Name, maxName) {
 		return fmt.Errorf("its name is empty, longer than %d bytes or not printable ASCII", maxName)
 	}
 	if len(g.Members) > MaxMembers {
@@ -119,7 +127,7 @@ func (g Group) Validate() error {
 	if g.Check == nil {
 		return nil
 	}
-	if c := *g.Check; c.Port == 0 || len(c.Path) > maxPath || c.Path == "" || c.Path[0] != '/' || !plainText.MatchString(c.Path) {
+	if c := *g.Check; c.Port == 0 || c.Path == "" || c.Path[0] != '/' || !plain(c.Path, maxPath) {
 		return fmt.Errorf("check :%d%q needs a port and a path of at most %d bytes that starts with /", c.Port, c.Path, maxPath)
 	}
 	return nil
@@ -132,7 +140,7 @@ func (m Member) validate() error {
 	if m.Weight < 1 || m.Weight > MaxWeight {
 		return fmt.Errorf("weight %d is not in 1..%d", m.Weight, MaxWeight)
 	}
-	if len(m.Node) > maxName || !plainText.MatchString(m.Node) {
+	if !plain(m.Node, maxName) {
 		return fmt.Errorf("node name is longer than %d bytes or not printable ASCII", maxName)
 	}
 	return nil
@@ -203,7 +211,7 @@ func (f Frontend) Validate() error {
 	default:
 		return fmt.Errorf("snat %q is not auto, always or never", string(f.SNAT))
 	}
-	if len(f.Service) > maxService || !plainText.MatchString(f.Service) {
+	if !plain(f.Service, maxService) {
 		return fmt.Errorf("the Service's name is longer than %d bytes or not printable ASCII", maxService)
 	}
 	return f.validateRanges()

@@ -24,7 +24,10 @@ type Detail struct {
 
 // newObject makes the VirtualIP for a record that is to be created.
 func newObject(r ipam.Record) *v1alpha1.VirtualIP {
-	d, _ := r.Detail.(Detail)
+	d, ok := r.Detail.(Detail)
+	if !ok { // a claim, which nobody will ever hold
+		d = Detail{Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster}
+	}
 	return &v1alpha1.VirtualIP{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:       v1alpha1.VirtualIPName(r.Address),

@@ -162,3 +162,18 @@ func TestMisnamedObjectIsIgnored(t *testing.T) {
 		t.Error("an object with another name than its address' was taken in")
 	}
 }
+
+func TestClaimIsNeverActive(t *testing.T) {
+	s, _ := newStore(t)
+	until := time.Now().Add(time.Minute).Truncate(time.Second)
+	r, err := s.Create(t.Context(), ipam.Record{Address: addr, Pool: "p", Phase: ipam.Quarantined, ReleasedAt: until})
+	if err != nil || r.Phase != ipam.Quarantined || !r.ReleasedAt.Equal(until) || len(r.Owners) != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if _, err := s.Create(t.Context(), ipam.Record{Address: addr, Pool: "p", Owners: []ipam.Owner{owner}, Detail: detail}); !errors.Is(err, ipam.ErrTaken) {
+		t.Errorf("allocating a claimed address: %v, want ErrTaken", err)
+	}
+	if err := s.Delete(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -23,20 +23,30 @@ import (
 const goneFor = 10 * time.Minute
 
 // Create makes the VirtualIP of a record. ipam.ErrTaken: there is one.
+//
+// A record without owners is a claim: IPAM keeps an address from everybody
+// while it gives it back to OpenNebula. It has no detail, and its phase and
+// time of release are written second, since they are status: until then it
+// counts as being released, never as active.
 func (s *Store) Create(ctx context.Context, r ipam.Record) (ipam.Record, error) {
-	if _, ok := r.Detail.(Detail); !ok {
+	if _, ok := r.Detail.(Detail); !ok && len(r.Owners) > 0 {
 		return r, fmt.Errorf("create VirtualIP %s: detail is a %T, not a virtualip.Detail", r.Address, r.Detail)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	cctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	v, err := s.client.Create(ctx, newObject(r), metav1.CreateOptions{})
+	v, err := s.client.Create(cctx, newObject(r), metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return r, fmt.Errorf("create VirtualIP %s: %w", r.Address, ipam.ErrTaken)
 	}
 	if err != nil {
 		return r, fmt.Errorf("create VirtualIP %s: %w", r.Address, err)
 	}
-	return s.written(v), nil
+	created := s.written(v)
+	if r.Phase == ipam.Active {
+		return created, nil
+	}
+	created.Phase, created.ReleasedAt = r.Phase, r.ReleasedAt
+	return s.Update(ctx, created)
 }
 
 // Update writes phase, hold and time of release into the status.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -93,19 +94,16 @@ type Problems []Problem
 
 // Error implements error, on one line.
 func (p Problems) Error() string {
-	text := ""
+	texts := make([]string, len(p))
 	for i, x := range p {
-		if i > 0 {
-			text += "; "
-		}
-		text += x.Error()
+		texts[i] = x.Error()
 	}
-	return text
+	return strings.Join(texts, "; ")
 }
 
 // Load reads a file. Its errors name the file.
 func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("cloud-config: %w", err)
 	}

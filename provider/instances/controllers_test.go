@@ -91,7 +91,7 @@ func (c *cluster) machines(nodes []string) {
 	private := id(c.sim.AddVNet("", "NAME=private\nBRIDGE=b\nAR=[TYPE=IP4_6_STATIC,IP=10.20.0.11,IP6=\"fd00:20::11\",PREFIX_LENGTH=64,SIZE=64]"))
 	public := id(c.sim.AddVNet("", "NAME=public\nBRIDGE=b\nAR=[TYPE=IP4,IP=203.0.113.100,SIZE=64]"))
 	for i, name := range nodes {
-		first := netip.AddrFrom4([4]byte{10, 20, 0, byte(11 + i)}) //nolint:gosec // few nodes
+		first := netip.AddrFrom4([4]byte{10, 20, 0, byte(11 + i)})
 		c.vms[name] = id(c.sim.AddVM(onesim.VMSpec{
 			Name: name, Owner: "k8s", Template: "VCPU=2\nMEMORY=2048",
 			NICs: []onesim.NICSpec{{Network: private, IP: first}, {Network: public, Alias: true}},

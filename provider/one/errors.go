@@ -124,7 +124,7 @@ func (c *Client) malformed(method string, err error) error {
 // translateResponse handles an error that OpenNebula answered.
 func (c *Client) translateResponse(method string, e *goerrors.ResponseError) error {
 	text := strings.TrimSpace(strings.TrimPrefix(e.Msg, "["+method+"]"))
-	sentinel, advice := classify(method, int(e.Code), text)
+	advice, sentinel := classify(method, int(e.Code), text)
 	if e.Code == goerrors.OneAuthenticationError {
 		advice = "; check user and password in " + c.session.describe()
 	}
@@ -162,22 +162,22 @@ var meanings = []meaning{
 }
 
 // classify finds the sentinel for OpenNebula's code and message, or nil.
-func classify(method string, code int, text string) (error, string) {
+func classify(method string, code int, text string) (advice string, sentinel error) {
 	for _, m := range meanings {
 		if m.code == code && (m.method == "" || m.method == method) &&
 			strings.HasPrefix(text, m.starts) && strings.Contains(text, m.contains) {
-			return m.sentinel, m.advice
+			return m.advice, m.sentinel
 		}
 	}
 	switch code {
 	case goerrors.OneAuthenticationError:
-		return ipam.ErrUnauthenticated, ""
+		return "", ipam.ErrUnauthenticated
 	case goerrors.OneAuthorizationError:
-		return ipam.ErrDenied, "; grant the OpenNebula user this right, or unlock the object if it is locked"
+		return "; grant the OpenNebula user this right, or unlock the object if it is locked", ipam.ErrDenied
 	case goerrors.OneNoExistsError:
-		return ipam.ErrNotFound, ""
+		return "", ipam.ErrNotFound
 	case goerrors.OneLockedError:
-		return ipam.ErrDenied, "; unlock the object in OpenNebula"
+		return "; unlock the object in OpenNebula", ipam.ErrDenied
 	}
-	return nil, ""
+	return "", nil
 }

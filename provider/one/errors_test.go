@@ -48,7 +48,7 @@ func TestRecordedErrors(t *testing.T) {
 		f := newFrontEnd(t, func(request) string { return failure(c.code, c.text) })
 		_, err := f.client(Options{}).callText(context.Background(), method)
 		for _, s := range sentinels {
-			if got := errors.Is(err, s); got != (s == c.want) {
+			if got := errors.Is(err, s); got != errors.Is(c.want, s) {
 				t.Errorf("%s: errors.Is(%q) is %v", c.text, s, got)
 			}
 		}

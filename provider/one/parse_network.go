@@ -114,14 +114,12 @@ func (x *xmlAR) parse() (ipam.Range, error) {
 
 // staticAddresses parses the addresses that a range of that kind has.
 func staticAddresses(kind ipam.RangeKind, ip, ip6 string) (ip4, addr6 netip.Addr, err error) {
-	switch kind {
-	case ipam.RangeIP4, ipam.RangeIP4SLAAC, ipam.RangeIP4IP6:
+	if kind == ipam.RangeIP4 || kind == ipam.RangeIP4SLAAC || kind == ipam.RangeIP4IP6 {
 		if ip4, err = parseAddr(ip); err == nil && ip4.IsValid() && !ip4.Is4() {
 			err = fmt.Errorf("IP %q is not IPv4", ip)
 		}
 	}
-	switch kind {
-	case ipam.RangeIP6, ipam.RangeIP4IP6:
+	if kind == ipam.RangeIP6 || kind == ipam.RangeIP4IP6 {
 		if err == nil {
 			addr6, err = parseAddr(ip6)
 		}

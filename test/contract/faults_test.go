@@ -169,7 +169,7 @@ func (w *world) counted() (endpoint string, most func() int) {
 // relay copies both ways until the server closes, as oned does after its answer.
 func relay(client net.Conn, address string) {
 	defer func() { _ = client.Close() }()
-	server, err := net.Dial("tcp", address) //nolint:noctx // ends with the server
+	server, err := net.Dial("tcp", address)
 	if err != nil {
 		return
 	}

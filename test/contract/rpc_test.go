@@ -76,8 +76,11 @@ func (r raw) call(method string, args ...any) (id int, text string, err error) {
 	var x struct {
 		Values []rpcValue `xml:"params>param>value>array>data>value"`
 	}
-	if err := xml.Unmarshal(b, &x); err != nil || len(x.Values) < 3 {
-		return 0, "", fmt.Errorf("%s: answer %.200q: %v", method, b, err)
+	if err := xml.Unmarshal(b, &x); err != nil {
+		return 0, "", fmt.Errorf("%s: answer %.200q: %w", method, b, err)
+	}
+	if len(x.Values) < 3 {
+		return 0, "", fmt.Errorf("%s: answer %.200q", method, b)
 	}
 	if x.Values[0].Boolean != "1" {
 		return 0, "", fmt.Errorf("%s: %s", method, x.Values[1].Text)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,11 +18,12 @@ import (
 // its leases all the same.
 func (w *world) machine(by raw, name string, nets ...ipam.NetworkID) int {
 	w.t.Helper()
-	template := fmt.Sprintf("NAME=%q\nCPU=\"0.1\"\nVCPU=\"2\"\nMEMORY=\"64\"\nONELB_TEST=\"a \\\"b\\\"\"\n", w.prefix+"-"+name)
+	var template strings.Builder
+	fmt.Fprintf(&template, "NAME=%q\nCPU=\"0.1\"\nVCPU=\"2\"\nMEMORY=\"64\"\nONELB_TEST=\"a \\\"b\\\"\"\n", w.prefix+"-"+name)
 	for _, n := range nets {
-		template += fmt.Sprintf("NIC=[NETWORK_ID=\"%d\"]\n", n)
+		fmt.Fprintf(&template, "NIC=[NETWORK_ID=\"%d\"]\n", n)
 	}
-	return by.must(w.t, "one.vm.allocate", template, true)
+	return by.must(w.t, "one.vm.allocate", template.String(), true)
 }
 
 func TestVirtualMachine(t *testing.T) {

@@ -157,11 +157,12 @@ func (w *world) network(name string, ranges ...string) ipam.NetworkID {
 func (w *world) networkOf(by raw, name string, ranges ...string) ipam.NetworkID {
 	w.t.Helper()
 	w.needAdmin("it makes a virtual network")
-	template := fmt.Sprintf("NAME=%q\nVN_MAD=\"dummy\"\nBRIDGE=\"onelbtest\"\nGATEWAY=\"10.255.0.1\"\nDNS=\"10.255.0.2\"\nSECURITY_GROUPS=\"0\"\n", name)
+	var template strings.Builder
+	fmt.Fprintf(&template, "NAME=%q\nVN_MAD=\"dummy\"\nBRIDGE=\"onelbtest\"\nGATEWAY=\"10.255.0.1\"\nDNS=\"10.255.0.2\"\nSECURITY_GROUPS=\"0\"\n", name)
 	for _, r := range ranges {
-		template += "AR=[" + r + "]\n"
+		template.WriteString("AR=[" + r + "]\n")
 	}
-	id := ipam.NetworkID(by.must(w.t, "one.vn.allocate", template, -1))
+	id := ipam.NetworkID(by.must(w.t, "one.vn.allocate", template.String(), -1))
 	w.ready(w.client(""), id)
 	return id
 }

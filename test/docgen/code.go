@@ -6,8 +6,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -88,95 +86,6 @@ func reasonRow(spec *ast.ValueSpec) string {
 	return row(code(value), strings.TrimLeft(meaning, ": "))
 }
 
-// metrics lists every metric from the literals of its options.
-func metrics(root string) (string, error) {
-	byProgram := map[string][]string{}
-	err := eachFile(root, func(pkg string, file *ast.File) {
-		ast.Inspect(file, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok || len(call.Args) == 0 {
-				return true
-			}
-			if options, kind := metricOptions(call.Args[0]); options != nil {
-				program := programOf(pkg)
-				byProgram[program] = append(byProgram[program], metricRow(options, kind, labels(call)))
-			}
-			return true
-		})
-	})
-	if err != nil {
-		return "", err
-	}
-	var out strings.Builder
-	for _, program := range slices.Sorted(maps.Keys(byProgram)) {
-		slices.Sort(byProgram[program])
-		fmt.Fprintf(&out, "\n%s:\n\n%s", program, table(byProgram[program], "metric", "type", "labels", "meaning"))
-	}
-	return out.String() + "\n", nil
-}
-
-// programOf says which program has a package's metrics.
-func programOf(pkg string) string {
-	switch {
-	case strings.HasPrefix(pkg, "loadbalancer/announcer"), pkg == "cmd/onelb-node":
-		return "`onelb-node`"
-	case strings.HasPrefix(pkg, "loadbalancer/router/"), pkg == "cmd/onelb-router":
-		return "`onelb-router`"
-	}
-	return "`opennebula-cloud-controller-manager`"
-}
-
-// metricOptions recognises prometheus.GaugeOpts{…}, &metrics.CounterOpts{…} and
-// their like.
-func metricOptions(arg ast.Expr) (fields map[string]ast.Expr, kind string) {
-	if pointer, ok := arg.(*ast.UnaryExpr); ok {
-		arg = pointer.X
-	}
-	composite, ok := arg.(*ast.CompositeLit)
-	if !ok {
-		return nil, ""
-	}
-	selector, ok := composite.Type.(*ast.SelectorExpr)
-	if !ok || !strings.HasSuffix(selector.Sel.Name, "Opts") {
-		return nil, ""
-	}
-	fields = map[string]ast.Expr{}
-	for _, element := range composite.Elts {
-		if pair, ok := element.(*ast.KeyValueExpr); ok {
-			if key, ok := pair.Key.(*ast.Ident); ok {
-				fields[key.Name] = pair.Value
-			}
-		}
-	}
-	if fields["Name"] == nil || fields["Help"] == nil {
-		return nil, ""
-	}
-	return fields, strings.ToLower(strings.TrimSuffix(selector.Sel.Name, "Opts"))
-}
-
-func metricRow(fields map[string]ast.Expr, kind, labels string) string {
-	var parts []string
-	for _, field := range []string{"Namespace", "Subsystem", "Name"} {
-		if value := literal(fields[field]); value != "" {
-			parts = append(parts, value)
-		}
-	}
-	return row(code(strings.Join(parts, "_")), kind, labels, literal(fields["Help"]))
-}
-
-// labels finds the []string{…} among the arguments.
-func labels(call *ast.CallExpr) string {
-	var out []string
-	for _, arg := range call.Args[1:] {
-		if composite, ok := arg.(*ast.CompositeLit); ok {
-			for _, element := range composite.Elts {
-				out = append(out, code(literal(element)))
-			}
-		}
-	}
-	return strings.Join(out, ", ")
-}
-
 // literal is the value of a string literal, or of several joined by +; names of
 // constants are looked up where they are declared in the same file.
 func literal(expr ast.Expr) string {
@@ -195,7 +104,6 @@ func literal(expr ast.Expr) string {
 				return literal(spec.Values[0])
 			}
 		}
-		return path.Base(e.Name)
 	}
 	return ""
 }

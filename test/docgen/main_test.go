@@ -1,8 +1,11 @@
 package main
 
 import (
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,6 +43,27 @@ func TestEveryGeneratorIsUsedAndFindsSomething(t *testing.T) {
 		if strings.Count(text, "\n") < 4 {
 			t.Errorf("%s finds nothing: %q", name, text)
 		}
+	}
+}
+
+func TestMetricRows(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "metrics.go", `package x
+
+func f() {
+	gauge := func(name, help string) any {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "a", Name: name, Help: help})
+	}
+	gauge("b", "B.")
+	metrics.NewCounterVec(&metrics.CounterOpts{Subsystem: "a", Name: "c", Help: "C | " + "D."}, []string{"x", "y"})
+	other(Options{Name: "no", Help: "metric"})
+}
+`, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"| `a_b` | gauge |  | B. |\n", "| `a_c` | counter | `x`, `y` | C \\| D. |\n"}
+	if got := metricRows(file); !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
 

@@ -209,6 +209,22 @@ func (l *Lab) WaitNodesInitialised(ctx context.Context) error {
 	})
 }
 
+// WaitReady returns when the nodes are initialised and every agent says at /readyz
+// that it does its work.
+func (l *Lab) WaitReady(ctx context.Context) error {
+	if err := l.WaitNodesInitialised(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, n := range l.nodes {
+		g.Go(func() error { return l.waitURL(ctx, n.Host, n.agent, "http://"+AgentMetrics+"/readyz") })
+	}
+	for _, r := range l.routers {
+		g.Go(func() error { return l.waitURL(ctx, r.Host, r.agent, "http://"+RouterAgentMetrics+"/readyz") })
+	}
+	return g.Wait()
+}
+
 // Races are the names of the logs in which the race detector has reported.
 func (l *Lab) Races() ([]string, error) {
 	files, err := filepath.Glob(l.path("logs", "*.log"))

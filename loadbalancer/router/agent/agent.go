@@ -48,7 +48,6 @@ type Agent struct {
 }
 
 type request struct {
-	ctx    context.Context
 	apply  *wire.ApplyRequest
 	answer chan *wire.ApplyResponse
 }
@@ -57,6 +56,9 @@ type request struct {
 func New(o Options) (*Agent, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("router agent: %w", err)
+	}
+	if o.System == nil {
+		o.System = func() error { return nil }
 	}
 	a := &Agent{
 		opts: o, requests: make(chan request), probed: make(chan struct{}, 1), links: make(chan struct{}, 1),
@@ -106,7 +108,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.opts.Addresses.Run(ctx, func() { poke(a.links) }) })
 	g.Go(func() error { return a.loop(ctx) })
 	g.Go(func() error { return a.serve(ctx) })
-	if err := g.Wait(); err != nil && ctx.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
+	if err := g.Wait(); err != nil {
 		return fmt.Errorf("router agent: %w", err)
 	}
 	return nil
@@ -123,7 +125,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case r := <-a.requests:
-			r.answer <- a.apply(r.ctx, r.apply)
+			r.answer <- a.apply(ctx, r.apply)
 		case <-a.probed:
 			a.reprogram(ctx)
 		case <-a.links:
@@ -140,6 +142,7 @@ func (a *Agent) loop(ctx context.Context) error {
 func (a *Agent) restore(ctx context.Context) {
 	documents := a.state.documents()
 	a.note("interfaces", a.opts.Addresses.Refresh())
+	a.note("system", a.opts.System())
 	if targets := targetsOf(documents); len(targets) > 0 {
 		a.health.Set(targets)
 		deadline := time.After(firstAnswers)
@@ -252,6 +255,7 @@ func (a *Agent) reprogram(ctx context.Context) {
 // refresh reads the interfaces anew; addresses and hairpin rules follow them.
 func (a *Agent) refresh(ctx context.Context) {
 	a.note("interfaces", a.opts.Addresses.Refresh())
+	a.note("system", a.opts.System())
 	a.reprogram(ctx)
 }
 

@@ -24,7 +24,7 @@ func (KernelFlows) Forget(ctx context.Context, stale func(Flow) bool) (int, erro
 			return total, fmt.Errorf("forget connections: %w", err)
 		}
 		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, matcher(stale))
-		total += int(n) //nolint:gosec // entries of one table
+		total += int(n)
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {

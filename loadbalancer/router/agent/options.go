@@ -35,6 +35,9 @@ type Options struct {
 	Table     Table
 	Addresses Addresses
 	Flows     Flows
+	// System says what is wrong with the machine's settings, for the operator;
+	// nil means that nothing is looked at.
+	System func() error
 }
 
 // Table is the kernel's nftables content, as *nft.Kernel has it.

@@ -66,7 +66,7 @@ func (s *service) Apply(ctx context.Context, r *wire.ApplyRequest) (*wire.ApplyR
 		return nil, status.Error(codes.ResourceExhausted, "too many pushes")
 	}
 	// The change is finished even if the client goes away in the middle.
-	q := request{ctx: context.WithoutCancel(ctx), apply: r, answer: make(chan *wire.ApplyResponse, 1)}
+	q := request{apply: r, answer: make(chan *wire.ApplyResponse, 1)}
 	select {
 	case s.agent.requests <- q:
 	case <-ctx.Done():

@@ -72,10 +72,10 @@ type Checker struct {
 	opts   Options
 	client *http.Client
 
+	wake chan struct{} // there are probers to be started
+
 	mu      sync.Mutex // guards what follows
 	probers map[Target]*prober
-	run     context.Context // nil unless Run runs
-	wg      sync.WaitGroup  // probers
 }
 
 // New returns a Checker that probes nothing yet.
@@ -106,7 +106,7 @@ func New(o Options) (*Checker, error) {
 		o.Dial = (&net.Dialer{Timeout: o.Timeout}).DialContext
 	}
 	return &Checker{
-		opts: o, probers: map[Target]*prober{},
+		opts: o, wake: make(chan struct{}, 1), probers: map[Target]*prober{},
 		client: &http.Client{
 			// Connections are kept, so that a probe costs two packets and no
 			// entry in the node's connection table; no proxy, no redirects.
@@ -122,21 +122,22 @@ func New(o Options) (*Checker, error) {
 
 // Run probes until the context ends. Targets may be set before.
 func (c *Checker) Run(ctx context.Context) error {
-	c.mu.Lock()
-	if c.run != nil {
+	var probers sync.WaitGroup
+	for ctx.Err() == nil {
+		c.mu.Lock()
+		for _, p := range c.probers {
+			if !p.started {
+				p.started = true
+				probers.Go(func() { c.probeAll(ctx, p) })
+			}
+		}
 		c.mu.Unlock()
-		return errors.New("health: already running")
+		select {
+		case <-ctx.Done():
+		case <-c.wake:
+		}
 	}
-	c.run = ctx
-	for _, p := range c.probers {
-		c.start(p)
-	}
-	c.mu.Unlock()
-	<-ctx.Done()
-	c.mu.Lock()
-	c.run = nil
-	c.mu.Unlock()
-	c.wg.Wait()
+	probers.Wait()
 	c.client.CloseIdleConnections()
 	return nil
 }
@@ -149,11 +150,7 @@ func (c *Checker) Set(targets []Target) {
 	for _, t := range targets {
 		want[t] = true
 		if c.probers[t] == nil {
-			p := &prober{target: t, gone: make(chan struct{})}
-			c.probers[t] = p
-			if c.run != nil {
-				c.start(p)
-			}
+			c.probers[t] = &prober{target: t, gone: make(chan struct{})}
 		}
 	}
 	for t, p := range c.probers {
@@ -161,6 +158,10 @@ func (c *Checker) Set(targets []Target) {
 			close(p.gone)
 			delete(c.probers, t)
 		}
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
 	}
 }
 

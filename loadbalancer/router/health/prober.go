@@ -9,21 +9,17 @@ import (
 	"time"
 )
 
-// prober probes one target. Checker.mu guards result, failures and successes.
+// prober probes one target. Checker.mu guards all but target and gone.
 type prober struct {
 	target    Target
+	started   bool
 	gone      chan struct{} // closed when it is no target any more
 	result    Result
 	failures  int
 	successes int
 }
 
-// start is called with the mutex held.
-func (c *Checker) start(p *prober) {
-	ctx := c.run
-	c.wg.Go(func() { c.probeAll(ctx, p) })
-}
-
+// probeAll probes until the target has gone or the context ends.
 func (c *Checker) probeAll(ctx context.Context, p *prober) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

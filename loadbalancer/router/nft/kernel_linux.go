@@ -175,22 +175,18 @@ func (k *Kernel) rebuild(p *Plan) error {
 	return k.noted(p, 1)
 }
 
-// noted remembers what the kernel holds now. If the ruleset's generation is not
-// the expected one, somebody else wrote in between, and Repair shall look.
+// noted remembers what the kernel holds after so many transactions of ours. If
+// the ruleset's generation is not the expected one, somebody else wrote in
+// between, and Repair shall look.
 func (k *Kernel) noted(p *Plan, transactions uint32) error {
 	generation, err := k.rulesetGeneration()
 	if err != nil {
 		return err
 	}
-	if k.current == nil || generation != k.generation+transactions {
-		k.generation = 0
-		if k.current == nil {
-			k.generation = generation
-		}
-	} else {
-		k.generation = generation
+	if k.current != nil && generation != k.generation+transactions {
+		generation = 0 // the kernel never uses it
 	}
-	k.current = p
+	k.current, k.generation = p, generation
 	return nil
 }
 

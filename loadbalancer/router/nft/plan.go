@@ -137,7 +137,7 @@ func (p *planner) group(n uint32, g *router.Group) {
 		p.tables[text] = table
 		for slot, address := range fill(members, classes[c]) {
 			p.add(family, slots, element{
-				key: markBytes(table) + markBytes(uint32(slot)), //nolint:gosec // below the class size
+				key: markBytes(table) + markBytes(uint32(slot)),
 				val: addressBytes(address),
 			})
 		}

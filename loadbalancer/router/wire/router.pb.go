@@ -7,7 +7,7 @@
 // versions:
 // 	protoc-gen-go v1.36.11-devel
 // 	protoc        v3.21.12
-// source: router.proto
+// source: loadbalancer/router/wire/router.proto
 
 package wire
 
@@ -37,7 +37,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_router_proto_msgTypes[0]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -49,7 +49,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[0]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -62,7 +62,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{0}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Group) GetName() string {
@@ -97,7 +97,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_router_proto_msgTypes[1]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -109,7 +109,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[1]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -122,7 +122,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{1}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Member) GetAddress() []byte {
@@ -156,7 +156,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_router_proto_msgTypes[2]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +168,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[2]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +181,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{2}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Check) GetPort() uint32 {
@@ -209,7 +209,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_router_proto_msgTypes[3]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +221,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[3]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +234,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{3}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Key) GetAddress() []byte {
@@ -268,7 +268,7 @@ type Prefix struct {
 
 func (x *Prefix) Reset() {
 	*x = Prefix{}
-	mi := &file_router_proto_msgTypes[4]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -280,7 +280,7 @@ func (x *Prefix) String() string {
 func (*Prefix) ProtoMessage() {}
 
 func (x *Prefix) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[4]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -293,7 +293,7 @@ func (x *Prefix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prefix.ProtoReflect.Descriptor instead.
 func (*Prefix) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{4}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Prefix) GetAddress() []byte {
@@ -324,7 +324,7 @@ type Frontend struct {
 
 func (x *Frontend) Reset() {
 	*x = Frontend{}
-	mi := &file_router_proto_msgTypes[5]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +336,7 @@ func (x *Frontend) String() string {
 func (*Frontend) ProtoMessage() {}
 
 func (x *Frontend) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[5]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +349,7 @@ func (x *Frontend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
 func (*Frontend) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{5}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Frontend) GetKey() *Key {
@@ -409,7 +409,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_router_proto_msgTypes[6]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +421,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[6]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +434,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{6}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Document) GetCluster() string {
@@ -502,7 +502,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_router_proto_msgTypes[7]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +514,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[7]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +527,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{7}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ApplyRequest) GetCluster() string {
@@ -621,7 +621,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_router_proto_msgTypes[8]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +633,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[8]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +646,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{8}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Rejection) GetGeneration() uint64 {
@@ -695,7 +695,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_router_proto_msgTypes[9]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +707,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[9]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +720,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{9}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApplyResponse) GetRejection() *Rejection {
@@ -746,7 +746,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_router_proto_msgTypes[10]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +758,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[10]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +771,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{10}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchRequest) GetCluster() string {
@@ -794,7 +794,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_router_proto_msgTypes[11]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +806,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[11]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +819,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{11}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Down) GetAddress() []byte {
@@ -883,7 +883,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_router_proto_msgTypes[12]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +895,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_router_proto_msgTypes[12]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +908,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_router_proto_rawDescGZIP(), []int{12}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Status) GetRevision() uint64 {
@@ -995,11 +995,11 @@ func (x *Status) GetVersion() string {
 	return ""
 }
 
-var File_router_proto protoreflect.FileDescriptor
+var File_loadbalancer_router_wire_router_proto protoreflect.FileDescriptor
 
-const file_router_proto_rawDesc = "" +
+const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\n" +
-	"\frouter.proto\x12\x0fonelb.router.v1\"|\n" +
+	"%loadbalancer/router/wire/router.proto\x12\x0fonelb.router.v1\"|\n" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\amembers\x18\x02 \x03(\v2\x17.onelb.router.v1.MemberR\amembers\x12,\n" +
@@ -1089,19 +1089,19 @@ const file_router_proto_rawDesc = "" +
 	"\x05Watch\x12\x1d.onelb.router.v1.WatchRequest\x1a\x17.onelb.router.v1.Status0\x01B1Z/github.com/onelb/onelb/loadbalancer/router/wireb\x06proto3"
 
 var (
-	file_router_proto_rawDescOnce sync.Once
-	file_router_proto_rawDescData []byte
+	file_loadbalancer_router_wire_router_proto_rawDescOnce sync.Once
+	file_loadbalancer_router_wire_router_proto_rawDescData []byte
 )
 
-func file_router_proto_rawDescGZIP() []byte {
-	file_router_proto_rawDescOnce.Do(func() {
-		file_router_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_router_proto_rawDesc), len(file_router_proto_rawDesc)))
+func file_loadbalancer_router_wire_router_proto_rawDescGZIP() []byte {
+	file_loadbalancer_router_wire_router_proto_rawDescOnce.Do(func() {
+		file_loadbalancer_router_wire_router_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_loadbalancer_router_wire_router_proto_rawDesc), len(file_loadbalancer_router_wire_router_proto_rawDesc)))
 	})
-	return file_router_proto_rawDescData
+	return file_loadbalancer_router_wire_router_proto_rawDescData
 }
 
-var file_router_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
-var file_router_proto_goTypes = []any{
+var file_loadbalancer_router_wire_router_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_loadbalancer_router_wire_router_proto_goTypes = []any{
 	(*Group)(nil),         // 0: onelb.router.v1.Group
 	(*Member)(nil),        // 1: onelb.router.v1.Member
 	(*Check)(nil),         // 2: onelb.router.v1.Check
@@ -1116,7 +1116,7 @@ var file_router_proto_goTypes = []any{
 	(*Down)(nil),          // 11: onelb.router.v1.Down
 	(*Status)(nil),        // 12: onelb.router.v1.Status
 }
-var file_router_proto_depIdxs = []int32{
+var file_loadbalancer_router_wire_router_proto_depIdxs = []int32{
 	1,  // 0: onelb.router.v1.Group.members:type_name -> onelb.router.v1.Member
 	2,  // 1: onelb.router.v1.Group.check:type_name -> onelb.router.v1.Check
 	3,  // 2: onelb.router.v1.Frontend.key:type_name -> onelb.router.v1.Key
@@ -1141,26 +1141,26 @@ var file_router_proto_depIdxs = []int32{
 	0,  // [0:13] is the sub-list for field type_name
 }
 
-func init() { file_router_proto_init() }
-func file_router_proto_init() {
-	if File_router_proto != nil {
+func init() { file_loadbalancer_router_wire_router_proto_init() }
+func file_loadbalancer_router_wire_router_proto_init() {
+	if File_loadbalancer_router_wire_router_proto != nil {
 		return
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_router_proto_rawDesc), len(file_router_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_loadbalancer_router_wire_router_proto_rawDesc), len(file_loadbalancer_router_wire_router_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
-		GoTypes:           file_router_proto_goTypes,
-		DependencyIndexes: file_router_proto_depIdxs,
-		MessageInfos:      file_router_proto_msgTypes,
+		GoTypes:           file_loadbalancer_router_wire_router_proto_goTypes,
+		DependencyIndexes: file_loadbalancer_router_wire_router_proto_depIdxs,
+		MessageInfos:      file_loadbalancer_router_wire_router_proto_msgTypes,
 	}.Build()
-	File_router_proto = out.File
-	file_router_proto_goTypes = nil
-	file_router_proto_depIdxs = nil
+	File_loadbalancer_router_wire_router_proto = out.File
+	file_loadbalancer_router_wire_router_proto_goTypes = nil
+	file_loadbalancer_router_wire_router_proto_depIdxs = nil
 }

@@ -7,7 +7,7 @@
 // versions:
 // - protoc-gen-go-grpc v1.6.0
 // - protoc             v3.21.12
-// source: router.proto
+// source: loadbalancer/router/wire/router.proto
 
 package wire
 
@@ -182,5 +182,5 @@ var Router_ServiceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 	},
-	Metadata: "router.proto",
+	Metadata: "loadbalancer/router/wire/router.proto",
 }

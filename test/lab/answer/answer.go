@@ -9,5 +9,5 @@ type Answer struct {
 	Node   string         `json:"node"`
 	Proto  string         `json:"proto"`  // TCP or UDP
 	Client netip.AddrPort `json:"client"` // the sender's address as the pod saw it
-	Server netip.AddrPort `json:"server"` // the pod's own address and port
+	Server netip.AddrPort `json:"server"` // the pod's own address and port; over UDP the port alone
 }

@@ -64,6 +64,7 @@ type goBuildOptions struct {
 	Output   string // file, or directory for several packages
 	Packages []string
 	LDFlags  string
+	Release  bool // build as for a release: static and without local paths
 	Race     bool
 	Label    string // names the build in progress lines
 	Progress io.Writer
@@ -71,17 +72,19 @@ type goBuildOptions struct {
 
 // goBuild runs `go build` and reports the packages it compiles.
 func goBuild(ctx context.Context, o goBuildOptions) error {
-	args := []string{"build", "-v", "-trimpath", "-o", o.Output}
-	cgo := "CGO_ENABLED=0"
+	args, env := []string{"build", "-v", "-o", o.Output}, os.Environ()
+	if o.Release {
+		args, env = append(args, "-trimpath"), append(env, "CGO_ENABLED=0")
+	}
 	if o.Race {
-		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
+		args, env = append(args, "-race"), append(env, "CGO_ENABLED=1")
 	}
 	if o.LDFlags != "" {
 		args = append(args, "-ldflags", o.LDFlags)
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, o.Packages...)...)
 	cmd.Dir = o.Dir
-	cmd.Env = append(os.Environ(), cgo)
+	cmd.Env = env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The compilers and the linker are children: end them all with the command.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -104,6 +104,7 @@ func build(ctx context.Context, module, dir string, progress io.Writer) error {
 		Dir:      module,
 		Output:   filepath.Join(tmp, "kube"),
 		Packages: []string{"./cmd/kube"},
+		Release:  true,
 		LDFlags:  "-s -w -X k8s.io/component-base/version.gitVersion=" + KubeVersion,
 		Label:    "kubernetes",
 		Progress: progress,

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// recover reserves again what active records name and the reservation lacks:
+// retrieve reserves again what active records name and the reservation lacks:
 // somebody gave it back, or removed the reservation, behind our back.
-func (k *keeper) recover(ctx context.Context) error {
+func (k *keeper) retrieve(ctx context.Context) error {
 	lost := k.lost
 	k.lost = nil
 	k.mu.Lock()
@@ -29,7 +29,7 @@ func (k *keeper) recover(ctx context.Context) error {
 		missing[r.Address] = r
 	}
 	for _, u := range runsOf(parent, lost) {
-		if err := k.recoverRun(ctx, u, parent.ID, into, missing); err != nil {
+		if err := k.retrieveRun(ctx, u, parent.ID, into, missing); err != nil {
 			k.reread = true
 			return err
 		}
@@ -66,9 +66,9 @@ func runsOf(n Network, recs []Record) []run {
 	return runs
 }
 
-// recoverRun reserves a run, or what of it can be had, and takes what it got
+// retrieveRun reserves a run, or what of it can be had, and takes what it got
 // out of missing.
-func (k *keeper) recoverRun(ctx context.Context, u run, parent, into NetworkID, missing map[netip.Addr]Record) error {
+func (k *keeper) retrieveRun(ctx context.Context, u run, parent, into NetworkID, missing map[netip.Addr]Record) error {
 	_, err := k.reserve(ctx, u, parent, into)
 	switch {
 	case errors.Is(err, ErrNoSpace) && u.Size == 1:
@@ -76,10 +76,10 @@ func (k *keeper) recoverRun(ctx context.Context, u run, parent, into NetworkID, 
 	case errors.Is(err, ErrNoSpace):
 		left := run{Range: u.Range, First: u.First, Size: u.Size / 2}
 		right := run{Range: u.Range, First: advance(u.First, left.Size), Size: u.Size - left.Size}
-		if err := k.recoverRun(ctx, left, parent, into, missing); err != nil {
+		if err := k.retrieveRun(ctx, left, parent, into, missing); err != nil {
 			return err
 		}
-		return k.recoverRun(ctx, right, parent, into, missing)
+		return k.retrieveRun(ctx, right, parent, into, missing)
 	case err != nil:
 		return err
 	}

@@ -1,0 +1,39 @@
+package node
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func TestFlags(t *testing.T) {
+	o := Defaults()
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	o.AddFlags(fs)
+	must(t, fs.Parse([]string{"--node-name=n", "--address-lifetime=5s", "--gossip-port=1234", "--metrics-address="}))
+	must(t, o.Validate())
+	if o.NodeName != "n" || o.AddressLifetime != 5*time.Second || o.GossipPort != 1234 || o.MetricsAddress != "" || o.StateDir != "/var/lib/onelb" {
+		t.Errorf("got %+v", o)
+	}
+}
+
+func TestValidateTellsAllAtOnce(t *testing.T) {
+	o := Options{AddressLifetime: 1500 * time.Millisecond, GossipPort: 70000}
+	err := o.Validate()
+	if !errors.Is(err, ErrOptions) {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{"--node-name", "--gossip-key-file", "--gossip-port", "--state-dir", "--address-lifetime"} {
+		if !strings.Contains(err.Error(), flag) {
+			t.Errorf("%v does not name %s", err, flag)
+		}
+	}
+	if _, err := New(o); !errors.Is(err, ErrOptions) {
+		t.Errorf("New: %v", err)
+	}
+}
