@@ -194,7 +194,7 @@ func (l *lan) start() {
 		"--tls-client-ca="+l.path("ca.crt"), "--state-dir="+l.path("state"), "--metrics-address=127.0.0.1:9912", "--v=2")
 	l.proc.Env = append(os.Environ(), asProgram+"=1")
 	l.proc.Stdout, l.proc.Stderr = l.t.Output(), l.t.Output()
-	l.proc.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	l.proc.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
 	l.must(l.spaces["router"].Do(l.proc.Start))
 	l.t.Cleanup(func() { l.stop(syscall.SIGKILL) })
 	l.eventually("the program is ready", 10*time.Second, func() bool {

@@ -344,7 +344,7 @@ func TestCandidatesHaveTheirTurn(t *testing.T) {
 		first, second = second, first
 	}
 	for name, wait := range map[string]time.Duration{first: 0, second: announcer.Step} {
-		bubble(t, func(w *world) { 
+		bubble(t, func(w *world) {
 			// An agent that meets others when it starts is not settled; here neither is.
 			w.answerer, w.self, w.members = stranger, name, []member.Member{{Name: "me"}, {Name: "other"}}
 		}, func(w *world) {

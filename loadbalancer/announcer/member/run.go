@@ -120,17 +120,32 @@ func Config(name string) *memberlist.Config {
 
 // first gives all peers the chance to tell what they know.
 func (r *run) first(ctx context.Context, peers []Peer) {
-	ctx, cancel := context.WithTimeout(ctx, firstJoin)
 	for _, p := range peers {
 		r.join(p, false)
 	}
 	r.joins.Go(func() {
-		defer cancel()
-		for ctx.Err() == nil && r.busy() {
-			time.Sleep(10 * time.Millisecond)
+		overdue := time.NewTimer(firstJoin)
+		defer overdue.Stop()
+		poll := time.NewTicker(10 * time.Millisecond)
+		defer poll.Stop()
+		for r.busy() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-overdue.C:
+				r.g.reset(true)
+				return
+			case <-poll.C:
+			}
 		}
 		r.g.reset(true)
 	})
+}
+
+func (r *run) busy() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.joining) > 0
 }
 
 // tell spreads a change of what this agent says of itself.
@@ -155,12 +170,6 @@ func (r *run) done(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.joining, key)
-}
-
-func (r *run) busy() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.joining) > 0
 }
 
 // join joins a peer in the background, if asked to only after it has answered
