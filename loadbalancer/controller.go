@@ -55,7 +55,7 @@ type Options struct {
 	// Allocator is IPAM. Its OnStatus and OnEvent go to PoolStatusChanged and PoolEvent.
 	Allocator Allocator
 	// RetryAfter is the pace at which Services are tried again that wait for
-	// something that may come. Default 10s.
+	// something that may come. Default 5s.
 	RetryAfter time.Duration
 	// Timeout is the longest that one Ensure takes. Default 25s.
 	Timeout time.Duration
@@ -80,7 +80,7 @@ func New(o Options) (*Controller, error) {
 		return nil, errors.New("loadbalancer: Kube, OneLB, Recorder, Store and Allocator are required")
 	}
 	if o.RetryAfter == 0 {
-		o.RetryAfter = 10 * time.Second
+		o.RetryAfter = 5 * time.Second
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 25 * time.Second

@@ -67,6 +67,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 	if err := c.waitReady(ctx); err != nil {
 		return nil, err
 	}
+	c.pools.WaitSettled(ctx)
 	have := c.o.Store.OwnedBy(svc.UID)
 	wants, err := planWants(svc, c.pools.Views(), currentPools(have))
 	if err != nil {

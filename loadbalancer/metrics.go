@@ -33,7 +33,7 @@ var (
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"pool"})
 	routerFrontends = metrics.NewGaugeVec(&metrics.GaugeOpts{
-		Subsystem: "onelb", Name: "router_frontends",
+		Subsystem: "onelb", Name: "router_document_frontends",
 		Help:           "Frontends in the desired document of a router.",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"router"})

@@ -144,6 +144,39 @@ func (p *poolSet) Views() []*poolView {
 	return out
 }
 
+// settleWait is how long a Service waits for pools that IPAM has not looked at
+// yet: a person often makes both in one go.
+const settleWait = 3 * time.Second
+
+// WaitSettled waits, a few seconds at most, until IPAM has looked at every
+// pool. It says nothing about the result.
+func (p *poolSet) WaitSettled(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for p.pending() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// pending reports whether IPAM is still making up its mind about a pool.
+func (p *poolSet) pending() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, v := range p.views {
+		st, ok := p.ipam.PoolStatus(name)
+		if v.Problem == nil && (!ok || (!st.Ready && (st.Reason == ipam.ReasonPending || st.Reason == ipam.ReasonReserving))) {
+			return true
+		}
+	}
+	return false
+}
+
 // View returns one pool.
 func (p *poolSet) View(name string) (*poolView, bool) {
 	p.mu.Lock()
