@@ -140,7 +140,12 @@ func (b *documentBuilder) members(is4 bool, only map[string]int) []router.Member
 			continue
 		}
 		if a := nodeAddress(n, is4); a.IsValid() {
-			out = append(out, router.Member{Address: a, Node: n.Name, Weight: min(weight, router.MaxWeight)})
+			m := router.Member{Address: a, Node: n.Name, Weight: min(weight, router.MaxWeight)}
+			// kube-proxy tells its health on one family only unless it is told otherwise.
+			if ip4 := nodeAddress(n, true); !is4 && ip4.IsValid() {
+				m.CheckAddress = ip4
+			}
+			out = append(out, m)
 		}
 	}
 	return out

@@ -48,7 +48,7 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 		{
 			name: "IPv6", forward: v1alpha1.ForwardNodePort, address: "2001:db8::1",
 			want: `
-group nodes-ipv6 check :10256/healthz: fd00:20::11*1 fd00:20::12*1 fd00:20::13*1
+group nodes-ipv6 check :10256/healthz: fd00:20::11*1@10.20.0.11 fd00:20::12*1@10.20.0.12 fd00:20::13*1@10.20.0.13
 [2001:db8::1]:80/TCP ns/web -> nodes-ipv6:30080
 [2001:db8::1]:53/UDP ns/web -> nodes-ipv6:30053`,
 		},
@@ -168,6 +168,9 @@ func dump(d router.Document) string {
 		line += ":"
 		for _, m := range g.Members {
 			line += fmt.Sprintf(" %s*%d", m.Address, m.Weight)
+			if m.CheckAddress.IsValid() {
+				line += "@" + m.CheckAddress.String()
+			}
 		}
 		lines = append(lines, line)
 	}

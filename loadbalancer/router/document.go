@@ -75,6 +75,17 @@ type Member struct {
 	Weight int
 	// Node is for messages.
 	Node string
+	// CheckAddress is where health is asked, for example the IPv4 address of a
+	// node whose kube-proxy tells its health over IPv4 only. Invalid: Address.
+	CheckAddress netip.Addr
+}
+
+// ProbeAddress is CheckAddress with its default.
+func (m Member) ProbeAddress() netip.Addr {
+	if m.CheckAddress.IsValid() {
+		return m.CheckAddress
+	}
+	return m.Address
 }
 
 // Check is an HTTP GET on each member: 200 is healthy.
@@ -154,6 +165,7 @@ func (g Group) normalize() Group {
 	g.Members = slices.Clone(g.Members)
 	for i, m := range g.Members {
 		g.Members[i].Address = m.Address.Unmap()
+		g.Members[i].CheckAddress = m.CheckAddress.Unmap()
 		if m.Weight == 0 {
 			g.Members[i].Weight = 1
 		}

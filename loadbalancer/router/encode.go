@@ -62,6 +62,7 @@ func groupsToWire(groups []Group) []*wire.Group {
 		for _, m := range g.Members {
 			w.Members = append(w.Members, &wire.Member{
 				Address: m.Address.AsSlice(), Weight: uint32(m.Weight), Node: m.Node, //nolint:gosec // Validate bounds it
+				CheckAddress: m.CheckAddress.AsSlice(),
 			})
 		}
 		if g.Check != nil {
@@ -101,7 +102,11 @@ func groupFromWire(w *wire.Group) (Group, error) {
 		if m.GetWeight() > MaxWeight {
 			return Group{}, fmt.Errorf("member %s: weight %d is above %d", address, m.GetWeight(), MaxWeight)
 		}
-		g.Members = append(g.Members, Member{Address: address, Weight: int(m.GetWeight()), Node: m.GetNode()})
+		check, err := optionalAddressFromWire(m.GetCheckAddress())
+		if err != nil {
+			return Group{}, fmt.Errorf("member %q: check address: %w", m.GetNode(), err)
+		}
+		g.Members = append(g.Members, Member{Address: address, Weight: int(m.GetWeight()), Node: m.GetNode(), CheckAddress: check})
 	}
 	if c := w.GetCheck(); c != nil {
 		port, err := portFromWire(c.GetPort())
@@ -177,4 +182,12 @@ func portFromWire(n uint32) (uint16, error) {
 		return 0, fmt.Errorf("port %d is above %d", n, math.MaxUint16)
 	}
 	return uint16(n), nil
+}
+
+// optionalAddressFromWire takes no bytes for no address.
+func optionalAddressFromWire(b []byte) (netip.Addr, error) {
+	if len(b) == 0 {
+		return netip.Addr{}, nil
+	}
+	return addressFromWire(b)
 }

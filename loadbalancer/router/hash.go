@@ -70,6 +70,9 @@ func (e *encoder) group(g Group) {
 		e.address(10, m.Address)
 		e.number(11, uint64(m.Weight)) //nolint:gosec // any value hashes; Validate bounds it
 		e.text(12, m.Node)
+		if m.CheckAddress.IsValid() {
+			e.address(15, m.CheckAddress)
+		}
 	}
 	if g.Check != nil {
 		e.number(13, uint64(g.Check.Port))

@@ -137,6 +137,11 @@ func (m Member) validate() error {
 	if err := usable(m.Address); err != nil {
 		return err
 	}
+	if m.CheckAddress.IsValid() {
+		if err := usable(m.CheckAddress); err != nil {
+			return fmt.Errorf("check address %s: %w", m.CheckAddress, err)
+		}
+	}
 	if m.Weight < 1 || m.Weight > MaxWeight {
 		return fmt.Errorf("weight %d is not in 1..%d", m.Weight, MaxWeight)
 	}

@@ -289,8 +289,8 @@ func (a *Agent) program(ctx context.Context) error {
 	documents := a.state.documents()
 	a.health.Set(targetsOf(documents))
 	results := a.health.Snapshot()
-	healthy := func(check router.Check, member netip.Addr) bool {
-		return results[health.Target{Address: member, Port: check.Port, Path: check.Path}].State == health.Healthy
+	healthy := func(check router.Check, probed netip.Addr) bool {
+		return results[health.Target{Address: probed, Port: check.Port, Path: check.Path}].State == health.Healthy
 	}
 	addresses := addressesOf(documents)
 	inner, networks := a.surroundings(addresses)
@@ -333,7 +333,7 @@ func targetsOf(documents []router.Document) []health.Target {
 				continue
 			}
 			for _, m := range g.Members {
-				t := health.Target{Address: m.Address, Port: g.Check.Port, Path: g.Check.Path}
+				t := health.Target{Address: m.ProbeAddress(), Port: g.Check.Port, Path: g.Check.Path}
 				if !seen[t] {
 					seen[t] = true
 					targets = append(targets, t)

@@ -105,7 +105,7 @@ func members(s *wire.Status, d router.Document, results map[health.Target]health
 			continue
 		}
 		for _, m := range g.Members {
-			t := health.Target{Address: m.Address, Port: g.Check.Port, Path: g.Check.Path}
+			t := health.Target{Address: m.ProbeAddress(), Port: g.Check.Port, Path: g.Check.Path}
 			if seen[t] {
 				continue
 			}

@@ -162,7 +162,7 @@ func Usable(g *router.Group, healthy func(router.Check, netip.Addr) bool) []rout
 	}
 	var used []router.Member
 	for _, m := range g.Members {
-		if healthy(*g.Check, m.Address) {
+		if healthy(*g.Check, m.ProbeAddress()) {
 			used = append(used, m)
 		}
 	}

@@ -87,10 +87,12 @@ func (x *Group) GetCheck() *Check {
 }
 
 type Member struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	Weight        uint32                 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
-	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Weight  uint32                 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	Node    string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// Where health is asked; empty means address.
+	CheckAddress  []byte `protobuf:"bytes,4,opt,name=check_address,json=checkAddress,proto3" json:"check_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +146,13 @@ func (x *Member) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *Member) GetCheckAddress() []byte {
+	if x != nil {
+		return x.CheckAddress
+	}
+	return nil
 }
 
 type Check struct {
@@ -1003,11 +1012,12 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\x05Group\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\amembers\x18\x02 \x03(\v2\x17.onelb.router.v1.MemberR\amembers\x12,\n" +
-	"\x05check\x18\x03 \x01(\v2\x16.onelb.router.v1.CheckR\x05check\"N\n" +
+	"\x05check\x18\x03 \x01(\v2\x16.onelb.router.v1.CheckR\x05check\"s\n" +
 	"\x06Member\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"/\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12#\n" +
+	"\rcheck_address\x18\x04 \x01(\fR\fcheckAddress\"/\n" +
 	"\x05Check\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"O\n" +
