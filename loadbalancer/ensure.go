@@ -50,7 +50,7 @@ func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *core
 	st, err := c.ensure(ctx, svc)
 	observeEnsure(start, err)
 	if err == nil {
-		c.events.Cleared(svc)
+		c.events.Recovered(svc)
 		return st, nil
 	}
 	klog.FromContext(ctx).Error(err, "Service has no load balancer yet", "service", klog.KObj(svc))
@@ -208,6 +208,9 @@ func (c *Controller) program(ctx context.Context, svc *corev1.Service, records [
 		}
 		if err := c.programmed(ctx, svc, r, generation); err != nil {
 			return err
+		}
+		if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP && d.Router.Forward == v1alpha1.ForwardNodePort {
+			c.events.AffinityPerNode(svc, r.Pool)
 		}
 	}
 	return nil

@@ -29,6 +29,8 @@ const (
 	ReasonRefused = "Refused"
 	// ReasonInvalidPool: the AddressPool cannot be used as it is written.
 	ReasonInvalidPool = "InvalidPool"
+	// ReasonAffinityPerNode: sessionAffinity holds on each node only.
+	ReasonAffinityPerNode = "AffinityPerNode"
 	// ReasonRestored: a VirtualIP in use was deleted by somebody and made anew.
 	ReasonRestored = "VirtualIPRestored"
 )
@@ -62,6 +64,12 @@ func (e *events) Programmed(svc *corev1.Service, a netip.Addr, router string) {
 	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonRouterProgrammed, "Router %s forwards %s", router, a)
 }
 
+// AffinityPerNode says, once, what becomes of a Service's sessionAffinity.
+func (e *events) AffinityPerNode(svc *corev1.Service, pool string) {
+	e.once(svc, svc.UID, corev1.EventTypeWarning, ReasonAffinityPerNode, fmt.Sprintf(
+		"sessionAffinity ClientIP holds on each node only: the router spreads a client's connections over the nodes (AddressPool %s, forward: NodePort). A pool with forward: VIP, or exposure L2, keeps it whole", pool))
+}
+
 // Failed sends one event for a failure, until it changes or is cleared.
 func (e *events) Failed(svc *corev1.Service, err error) {
 	reason := ReasonAllocationFailed
@@ -71,7 +79,18 @@ func (e *events) Failed(svc *corev1.Service, err error) {
 	e.once(svc, svc.UID, corev1.EventTypeWarning, reason, err.Error())
 }
 
-// Cleared forgets an object's failure: the next one is a transition.
+// Recovered forgets a Service's failure: the next one is a transition.
+func (e *events) Recovered(svc *corev1.Service) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, reason := range []string{ReasonAllocationFailed, ReasonRefused} {
+		if strings.HasPrefix(e.last[svc.UID], reason) {
+			delete(e.last, svc.UID)
+		}
+	}
+}
+
+// Cleared forgets all about a Service that goes.
 func (e *events) Cleared(svc *corev1.Service) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
