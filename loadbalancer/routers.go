@@ -32,6 +32,7 @@ type routerSync struct {
 	progress func() // something that waited for the router may go on
 
 	kick chan struct{}
+	took time.Duration // of the last build; the loop's own
 
 	mu      sync.Mutex // guards all below
 	waiters []chan uint64
@@ -110,7 +111,7 @@ func (r *routerSync) Run(ctx context.Context) {
 			return
 		case <-r.kick:
 			select {
-			case <-time.After(gather):
+			case <-time.After(max(gather, r.took)):
 			case <-ctx.Done():
 				return
 			}
@@ -128,7 +129,11 @@ func (r *routerSync) rebuild() {
 	waiters := r.waiters
 	r.waiters = nil
 	r.mu.Unlock()
+	began := time.Now()
 	d := r.build(r.name)
+	// A set of Services that takes long to look at is looked at less often:
+	// building takes half of one core at most.
+	r.took = time.Since(began)
 	generation := r.client.Set(d)
 	addresses := map[string]struct{}{}
 	for _, f := range d.Frontends {
