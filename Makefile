@@ -25,7 +25,7 @@ LOG := build/test.log
 STAGES := deps vet race contract kube e2e
 
 # Packages with a place of their own in `make test`.
-STAGED := /test/(contract|e2e|bench|lab)(/|$$)
+STAGED := /test/(contract|e2e|lab)(/|$$)
 UNIT = $$(go list ./... | grep -vE '$(STAGED)')
 
 ##@ Every day

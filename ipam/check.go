@@ -116,18 +116,30 @@ func (k *keeper) readReservation(ctx context.Context, leaving bool) error {
 	n, err := k.findReservation(ctx)
 	switch {
 	case errors.Is(err, ErrNotFound) && leaving:
-		k.setRemoved()
+		k.setRemoved(k.had)
 		return nil
 	case errors.Is(err, ErrNotFound):
 		n, err = k.makeReservation(ctx)
 	case err == nil:
 		err = k.verify(ctx, &n, leaving)
 	}
+	if (errors.Is(err, ErrForeign) || errors.Is(err, ErrWrongParent)) && k.isVacant() {
+		// What has our reservation's name is somebody else's: it stays, and the
+		// removal of the pool does not wait for it.
+		k.setRemoved(false)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	k.takeOver(n, readAt)
 	return nil
+}
+
+func (k *keeper) isVacant() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.vacant()
 }
 
 func (k *keeper) findReservation(ctx context.Context) (Network, error) {
@@ -253,7 +265,7 @@ func (k *keeper) sign(ctx context.Context, n *Network) error {
 
 // takeOver makes what was read the base of all decisions.
 func (k *keeper) takeOver(n Network, readAt uint64) {
-	k.lastRead = time.Now()
+	k.lastRead, k.had = time.Now(), true
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reservation, k.ready, k.doubt = n.ID, k.basis == k.pool.specSeq, false
@@ -264,13 +276,16 @@ func (k *keeper) takeOver(n Network, readAt uint64) {
 	k.broadcast()
 }
 
-func (k *keeper) setRemoved() {
+// setRemoved notes that nothing is reserved for the pool; returned says that
+// there was a reservation of ours, which OpenNebula has back.
+func (k *keeper) setRemoved(returned bool) {
 	k.forgetReservation()
 	k.mu.Lock()
 	again := k.removed
 	k.removed = true
 	k.mu.Unlock()
-	if !again {
+	k.had = false
+	if returned && !again {
 		k.event(EventNormal, EventReservationReturned, netip.Addr{}, "the pool was removed; its reservation %q is back in OpenNebula", k.reservationName())
 	}
 }

@@ -38,7 +38,9 @@ func (k *keeper) makeReservation(ctx context.Context) (Network, error) {
 	}
 	if err != nil {
 		k.reread = true
-		return Network{}, fmt.Errorf("make reservation %q: %w", k.reservationName(), err)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return Network{}, fmt.Errorf("make reservation %q in %s: %w", k.reservationName(), k.parentName(), err)
 	}
 	n, err := k.networks.Get(ctx, id)
 	if err != nil {

@@ -34,6 +34,7 @@ type keeper struct {
 	refused   map[netip.Addr]time.Time
 	nextGrow  [2]time.Time
 	unnamed   time.Time // since when the reservation has been without identity
+	had       bool      // a reservation of ours was read and is not known to be back
 
 	claims map[netip.Addr]bool // records that we made to give a range back, done with
 	denied [2]string           // what kept us from reserving more, as reported

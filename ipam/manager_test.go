@@ -373,6 +373,19 @@ func TestNotReady(t *testing.T) {
 				if n := c.count(""); n > 150 {
 					t.Errorf("%d calls in ten minutes", n)
 				}
+				if spec.validate("c") != nil {
+					return
+				}
+				spec.Leaving = true // the pool is deleted: nothing of ours is in the way
+				p.SetPools([]PoolSpec{spec})
+				time.Sleep(time.Minute)
+				settle()
+				if st, _ := p.PoolStatus(spec.Name); st.Reason != ReasonRemoved || len(c.nets) != nets {
+					t.Errorf("after its removal: status %+v, %d networks", st, len(c.nets))
+				}
+				if n := p.countEvents(EventReservationReturned); n != 0 {
+					t.Error("an event about a reservation that there never was")
+				}
 			})
 		})
 	}

@@ -248,6 +248,6 @@ func (k *keeper) leave(ctx context.Context) error {
 	case !gone:
 		return fmt.Errorf("reservation %d cannot be given back yet: %w", id, ErrInUse)
 	}
-	k.setRemoved()
+	k.setRemoved(true)
 	return nil
 }

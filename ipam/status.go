@@ -137,7 +137,7 @@ func (p *pool) reason() string {
 func (p *pool) message() string {
 	switch {
 	case p.removed:
-		return "the reservation has been given back to OpenNebula"
+		return "nothing is reserved in OpenNebula for the pool any more"
 	case p.leaving() && p.trouble == nil:
 		return fmt.Sprintf("the pool is being removed; %d of its addresses have not been released yet", len(p.records))
 	case p.trouble != nil:

@@ -43,12 +43,15 @@ type Store struct {
 
 	restoring sync.Mutex // one Restore at a time
 
-	mu      sync.RWMutex // guards the three below
+	mu      sync.RWMutex // guards all below
 	objects map[netip.Addr]*v1alpha1.VirtualIP
 	owned   map[types.UID]map[netip.Addr]struct{} // UID of a Service → its addresses
 	// gone are UIDs of objects that this store removed and that the watch may
 	// still bring up once more.
 	gone map[types.UID]time.Time
+	// kept are objects that are being restored: they stay here while the API
+	// has neither the old nor the new one.
+	kept map[netip.Addr]types.UID
 }
 
 var _ ipam.Records = (*Store)(nil)
@@ -67,6 +70,7 @@ func New(o Options) (*Store, error) {
 		objects:   map[netip.Addr]*v1alpha1.VirtualIP{},
 		owned:     map[types.UID]map[netip.Addr]struct{}{},
 		gone:      map[types.UID]time.Time{},
+		kept:      map[netip.Addr]types.UID{},
 	}
 	if s.announced == nil {
 		s.announced = func(*v1alpha1.VirtualIP) bool { return false }
@@ -211,7 +215,7 @@ func (s *Store) remove(v *v1alpha1.VirtualIP) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.objects[a]; old != nil && old.UID == v.UID {
+	if old := s.objects[a]; old != nil && old.UID == v.UID && s.kept[a] != v.UID {
 		s.unindex(a, old)
 		delete(s.objects, a)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/onelb/onelb/api/client"
 	"github.com/onelb/onelb/api/client/fake"
@@ -123,6 +125,47 @@ func TestRestore(t *testing.T) {
 	}
 	if got := s.OwnedBy("u1"); len(got) != 1 {
 		t.Errorf("OwnedBy after Restore: %+v", got)
+	}
+}
+
+// TestRestoreLeavesNoGap has the creation fail: the record stays, whatever the
+// watch says, and a second Restore finishes.
+func TestRestoreLeavesNoGap(t *testing.T) {
+	s, c := newStore(t)
+	create(t, s)
+	ctx := t.Context()
+	if err := c.VirtualIPs().Delete(ctx, addr.String(), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := c.VirtualIPs().Get(ctx, addr.String(), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := true
+	c.PrependReactor("create", "virtualips", func(clienttesting.Action) (bool, runtime.Object, error) {
+		if _, err := c.VirtualIPs().Get(ctx, addr.String(), metav1.GetOptions{}); err == nil {
+			t.Error("the old object is there when the new one is created")
+		}
+		if got := s.OwnedBy("u1"); len(got) != 1 {
+			t.Errorf("between the two: %+v, want the record", got)
+		}
+		return down, nil, errors.New("away")
+	})
+	if err := s.Restore(ctx, v); err == nil {
+		t.Fatal("no error")
+	}
+	s.observeDelete(v)
+	if got := s.OwnedBy("u1"); len(got) != 1 {
+		t.Fatalf("after an error: %+v, want the record", got)
+	}
+	down = false
+	if err := s.Restore(ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	s.observe(v) // late
+	n, err := c.VirtualIPs().Get(ctx, addr.String(), metav1.GetOptions{})
+	if got, _ := s.Get(addr); err != nil || n.UID == v.UID || uidOf(got) != n.UID {
+		t.Errorf("%+v, %v: want a new object, in the store too: %+v", n, err, got)
 	}
 }
 

@@ -104,6 +104,15 @@ func (s *Store) Delete(ctx context.Context, r ipam.Record) error {
 // delete asks for the deletion first and takes the finalizer off second: after
 // a crash between the two the object is still there and still a record.
 func (s *Store) delete(ctx context.Context, v *v1alpha1.VirtualIP) error {
+	if err := s.end(ctx, v); err != nil {
+		return err
+	}
+	s.forget(v)
+	return nil
+}
+
+// end removes the object from the API and leaves the store as it is.
+func (s *Store) end(ctx context.Context, v *v1alpha1.VirtualIP) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	if v.DeletionTimestamp.IsZero() {
@@ -119,7 +128,6 @@ func (s *Store) delete(ctx context.Context, v *v1alpha1.VirtualIP) error {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
-	s.forget(v)
 	return nil
 }
 
@@ -195,8 +203,10 @@ func (s *Store) SetRouterGeneration(ctx context.Context, a netip.Addr, generatio
 
 // Restore makes an object anew that somebody asked to delete while Services
 // still have its address: the deletion is finished and the object created
-// again, unless another process was faster. Agents keep an address for a
-// moment when its object vanishes, so nobody notices.
+// again, unless another process was faster. The store keeps the record all the
+// time, so that no router's document is made without the address in between;
+// agents keep an address for a moment when its object vanishes. After an error,
+// Restore may be called again with the same object.
 func (s *Store) Restore(ctx context.Context, v *v1alpha1.VirtualIP) error {
 	s.restoring.Lock()
 	defer s.restoring.Unlock()
@@ -207,22 +217,38 @@ func (s *Store) Restore(ctx context.Context, v *v1alpha1.VirtualIP) error {
 	if now, err := s.object(a); err != nil || now.UID != v.UID {
 		return nil //nolint:nilerr // done already
 	}
-	if err := s.delete(ctx, v); err != nil {
+	s.mu.Lock()
+	s.kept[a] = v.UID
+	s.mu.Unlock()
+	if err := s.end(ctx, v); err != nil {
 		return fmt.Errorf("restore VirtualIP %s: %w", v.Name, err)
 	}
+	n, err := s.createAnew(ctx, v)
+	if err != nil {
+		return fmt.Errorf("restore VirtualIP %s: %w", v.Name, err)
+	}
+	s.written(n)
+	s.mu.Lock()
+	delete(s.kept, a)
+	s.mu.Unlock()
+	if n.UID != v.UID { // else a finalizer of somebody else still keeps the old one
+		s.forget(v)
+	}
+	return nil
+}
+
+// createAnew returns the object that takes the place of v.
+func (s *Store) createAnew(ctx context.Context, v *v1alpha1.VirtualIP) (*v1alpha1.VirtualIP, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	n, err := s.client.Create(ctx, &v1alpha1.VirtualIP{
 		ObjectMeta: metav1.ObjectMeta{Name: v.Name, Labels: v.Labels, Finalizers: []string{v1alpha1.AddressFinalizer}},
 		Spec:       *v.Spec.DeepCopy(),
 	}, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("restore VirtualIP %s: %w", v.Name, err)
+	if apierrors.IsAlreadyExists(err) {
+		return s.client.Get(ctx, v.Name, metav1.GetOptions{})
 	}
-	if err == nil {
-		s.written(n)
-	}
-	return nil
+	return n, err
 }
 
 func (s *Store) patchSpec(ctx context.Context, v *v1alpha1.VirtualIP, spec map[string]any) (*v1alpha1.VirtualIP, error) {

@@ -14,7 +14,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/test/onesim"
 )
 
 const (
@@ -88,7 +87,8 @@ func (b *bench) burst(ctx context.Context, n int) (result burstResult, err error
 		return result, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	if _, err := d.OneSim().AddVNet("", burstNetwork); err != nil {
+	network, err := d.OneSim().AddVNet("", burstNetwork)
+	if err != nil {
 		return result, err
 	}
 	p := pool(burstPool, "burst", "10.21.0.1", "10.21.46.224")
@@ -107,7 +107,7 @@ func (b *bench) burst(ctx context.Context, n int) (result burstResult, err error
 	if result, err = d.createMany(ctx, n); err != nil {
 		return result, err
 	}
-	if err := d.waitHeld(ctx, n); err != nil {
+	if err := d.waitHeld(ctx, network, n); err != nil {
 		return result, err
 	}
 	result.calls = difference(d.OneSim().Calls(), before)
@@ -210,15 +210,11 @@ func (a *arrivals) latest() time.Time {
 
 // waitHeld returns when n addresses are on hold in OpenNebula, so that no call
 // is left out of the count.
-func (d *datacenter) waitHeld(ctx context.Context, n int) error {
+func (d *datacenter) waitHeld(ctx context.Context, network, n int) error {
 	one := d.OneSim()
-	parent, err := one.VNetNamed(onesim.Oneadmin, "burst")
-	if err != nil {
-		return err
-	}
 	return until(ctx, "every address to be on hold", func(context.Context) error {
 		held := 0
-		for _, id := range one.Reservations(parent.ID) {
+		for _, id := range one.Reservations(network) {
 			held += len(one.Holds(id))
 		}
 		if held < n {

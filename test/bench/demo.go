@@ -19,7 +19,7 @@ func measureDemo(ctx context.Context, b *bench) error {
 	if err := b.closeShared(); err != nil { // two labs at once would share the cores
 		return err
 	}
-	for range 3 {
+	for range 2 {
 		took, err := demo(ctx)
 		if err != nil {
 			return err

@@ -14,9 +14,10 @@ import (
 
 const (
 	probeEvery  = 10 * time.Millisecond
-	whoHasEvery = 20 * time.Millisecond
-	// whoHasLimit is how long an answer to one who-has may take.
-	whoHasLimit = 200 * time.Millisecond
+	whoHasEvery = 40 * time.Millisecond
+	// whoHasLimit ends a question before the next one: an answer does not say
+	// which question it is for.
+	whoHasLimit = whoHasEvery - 2*time.Millisecond
 	// calm is how long the probes run before a fault, all answered.
 	calm = time.Second
 	// syncProxy is how long kube-proxy may take to see other endpoints.

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/onelb/onelb/test/lab"
 	"github.com/onelb/onelb/test/onesim"
@@ -25,40 +23,6 @@ const (
 	// one does not wait for the end of its pause between two syncs.
 	settle = 2500 * time.Millisecond
 )
-
-// created is a Service that was given its address.
-type created struct {
-	addr  netip.Addr
-	begin time.Time     // before the call that created it
-	call  time.Duration // the call
-	took  time.Duration // from begin to the address in its status
-}
-
-// create makes a Service and waits for its address by a watch that runs already.
-func (d *datacenter) create(ctx context.Context, svc *corev1.Service) (created, error) {
-	w, err := d.Client().CoreV1().Services(namespace).Watch(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector("metadata.name", svc.Name).String(),
-	})
-	if err != nil {
-		return created{}, fmt.Errorf("watch Service %s: %w", svc.Name, err)
-	}
-	defer w.Stop()
-	c := created{begin: time.Now()}
-	if _, err := d.CreateService(ctx, svc); err != nil {
-		return created{}, err
-	}
-	c.call = time.Since(c.begin)
-	for event := range w.ResultChan() {
-		got, ok := event.Object.(*corev1.Service)
-		if !ok || len(got.Status.LoadBalancer.Ingress) == 0 {
-			continue
-		}
-		c.took = time.Since(c.begin)
-		c.addr, err = netip.ParseAddr(got.Status.LoadBalancer.Ingress[0].IP)
-		return c, err
-	}
-	return created{}, fmt.Errorf("watch Service %s: ended before it had an address: %w", svc.Name, context.Cause(ctx))
-}
 
 // firstAnswer asks every askEvery until somebody answers, and returns when that was.
 func firstAnswer(ctx context.Context, from *lab.Host, to netip.Addr) (time.Time, error) {
@@ -87,33 +51,6 @@ func firstAnswer(ctx context.Context, from *lab.Host, to netip.Addr) (time.Time,
 		case <-ticker.C:
 		}
 	}
-}
-
-// measureAddress is create to address in the status.
-func measureAddress(ctx context.Context, b *bench) error {
-	const name = "service_address"
-	d, err := b.sharedLab(ctx)
-	if err != nil {
-		return err
-	}
-	var calls []string
-	for i := range 20 {
-		svc := service(fmt.Sprintf("address-%d", i), lanPool)
-		c, err := d.create(ctx, svc)
-		if err != nil {
-			return err
-		}
-		b.add(name, ms(c.took))
-		calls = append(calls, fmt.Sprintf("%.0f", ms(c.call)))
-		if err := d.DeleteService(ctx, namespace, svc.Name); err != nil {
-			return err
-		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	b.note(name, "of it the API server's answer to the create, ms: %s", strings.Join(calls, " "))
-	return nil
 }
 
 // oneDelay is by how much every call to OpenNebula is delayed to find out which
@@ -156,28 +93,28 @@ func measureCriticalPath(ctx context.Context, b *bench) error {
 
 // measureFirstAnswerL2 is create to the first answer on the LAN.
 func measureFirstAnswerL2(ctx context.Context, b *bench) error {
-	return b.firstAnswers(ctx, "service_first_answer_l2", lanPool, (*lab.Lab).LAN, false)
+	return b.firstAnswers(ctx, "service_first_answer_l2", lanPool, (*lab.Lab).LAN, false, 20)
 }
 
 // measureFirstAnswerRouterCold is create to the first answer on the internet,
 // where Kubernetes makes the EndpointSlice after the Service.
 func measureFirstAnswerRouterCold(ctx context.Context, b *bench) error {
-	return b.firstAnswers(ctx, "service_first_answer_router_cold", routerPool, (*lab.Lab).Internet, false)
+	return b.firstAnswers(ctx, "service_first_answer_router_cold", routerPool, (*lab.Lab).Internet, false, 10)
 }
 
 // measureFirstAnswerRouter is the same with an EndpointSlice that is there
 // before the Service.
 func measureFirstAnswerRouter(ctx context.Context, b *bench) error {
-	return b.firstAnswers(ctx, "service_first_answer_router", routerPool, (*lab.Lab).Internet, true)
+	return b.firstAnswers(ctx, "service_first_answer_router", routerPool, (*lab.Lab).Internet, true, 20)
 }
 
-func (b *bench) firstAnswers(ctx context.Context, row, pool string, client func(*lab.Lab) *lab.Host, sliceFirst bool) error {
+func (b *bench) firstAnswers(ctx context.Context, row, pool string, client func(*lab.Lab) *lab.Host, sliceFirst bool, n int) error {
 	d, err := b.sharedLab(ctx)
 	if err != nil {
 		return err
 	}
 	var addresses []float64
-	for i := range 20 {
+	for i := range n {
 		svc := service(fmt.Sprintf("%s-%d", strings.ReplaceAll(row, "_", "-"), i), pool)
 		c, at, err := d.createAndAsk(ctx, svc, client(d.Lab), sliceFirst)
 		if err != nil {

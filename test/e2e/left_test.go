@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
@@ -21,7 +22,7 @@ import (
 // What other Services have stays out of it.
 func (w *world) nothingLeft() {
 	w.t.Helper()
-	w.eventually("nothing to be left of deleted Services", func(ctx context.Context) error {
+	w.every(400*time.Millisecond, patience, "nothing to be left of deleted Services", func(ctx context.Context) error {
 		live, err := w.inUse(ctx)
 		if err != nil {
 			return err
@@ -101,7 +102,7 @@ func (w *world) hosts() []*lab.Host {
 	return hosts
 }
 
-// kernelAddresses are the single addresses that a host has beside its own.
+// kernelAddresses are the addresses of pools that a host has.
 func kernelAddresses(h *lab.Host) ([]netip.Addr, error) {
 	nl, err := h.Netlink()
 	if err != nil {
@@ -115,8 +116,7 @@ func kernelAddresses(h *lab.Host) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, entry := range list {
 		a, ok := netip.AddrFromSlice(entry.IP)
-		a = a.Unmap()
-		if ones, bits := entry.Mask.Size(); ok && ones == bits && !a.IsLoopback() {
+		if a = a.Unmap(); ok && isManaged(a) {
 			out = append(out, a)
 		}
 	}
@@ -168,12 +168,21 @@ func (w *world) table(ctx context.Context) (string, error) {
 	return w.NFT(ctx, router, "list", "ruleset")
 }
 
-// managed are the networks that addresses of frontends are in.
-var managed = []netip.Prefix{
-	netip.MustParsePrefix("203.0.113.96/27"), netip.MustParsePrefix("203.0.113.128/26"), netip.MustParsePrefix("203.0.113.192/29"),
-	netip.MustParsePrefix("2001:db8:113::100/120"),
-	netip.MustParsePrefix("10.20.0.96/27"), netip.MustParsePrefix("10.20.0.128/26"), netip.MustParsePrefix("10.20.0.192/29"),
-	netip.MustParsePrefix("fd00:20::100/120"),
+// isManaged says whether an address is one that pools give: .100 to .199 and
+// ::100 to ::163 of both networks.
+func isManaged(a netip.Addr) bool {
+	for _, p := range []netip.Prefix{lab.PublicV6, lab.PrivateV6} {
+		if p.Contains(a) {
+			first := p.Addr().As16()
+			first[14] = 1
+			return !a.Less(netip.AddrFrom16(first))
+		}
+	}
+	if !lab.PublicV4.Contains(a) && !lab.PrivateV4.Contains(a) {
+		return false
+	}
+	last := a.As4()[3]
+	return last >= 100 && last < 200
 }
 
 func (w *world) leftInTable(ctx context.Context, live map[netip.Addr]bool) error {
@@ -187,7 +196,7 @@ func (w *world) leftInTable(ctx context.Context, live map[netip.Addr]bool) error
 		if err != nil || live[a] {
 			continue
 		}
-		if slices.ContainsFunc(managed, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		if isManaged(a) {
 			errs = append(errs, fmt.Errorf("the router's table has %s", a))
 		}
 	}

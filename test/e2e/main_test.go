@@ -99,10 +99,11 @@ func (w *world) context() context.Context {
 // eventually waits until f returns nil.
 func (w *world) eventually(what string, f func(ctx context.Context) error) {
 	w.t.Helper()
-	w.within(patience, what, f)
+	w.every(50*time.Millisecond, patience, what, f)
 }
 
-func (w *world) within(limit time.Duration, what string, f func(ctx context.Context) error) {
+// every calls f at intervals until it returns nil.
+func (w *world) every(pause, limit time.Duration, what string, f func(ctx context.Context) error) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), limit)
 	defer cancel()
@@ -116,7 +117,7 @@ func (w *world) within(limit time.Duration, what string, f func(ctx context.Cont
 		select {
 		case <-ctx.Done():
 			w.t.Fatalf("waited %s for %s: %v", limit, what, err)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -1,0 +1,172 @@
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/onelb/onelb/test/lab"
+)
+
+// flow is one TCP connection over which requests follow each other.
+type flow struct {
+	conn net.Conn
+	stop chan struct{}
+	done sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	answers int
+	pod     string
+	err     error
+	slowest time.Duration
+}
+
+// open connects to an address and keeps asking.
+func (w *world) open(a netip.Addr) *flow {
+	w.t.Helper()
+	conn, err := w.client(a).DialContext(w.t.Context(), "tcp", netip.AddrPortFrom(a, port).String())
+	w.must(err)
+	f := &flow{conn: conn, stop: make(chan struct{})}
+	f.done.Go(func() { f.run(a) })
+	w.t.Cleanup(func() { _ = f.close() })
+	return f
+}
+
+func (f *flow) run(a netip.Addr) {
+	reader := bufio.NewReader(f.conn)
+	for {
+		select {
+		case <-f.stop:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+		begin := time.Now()
+		got, err := f.once(reader, a)
+		f.mu.Lock()
+		if err == nil && f.pod != "" && f.pod != got.Pod {
+			err = fmt.Errorf("the connection has moved from %s to %s", f.pod, got.Pod)
+		}
+		f.err, f.pod = err, got.Pod
+		f.answers++
+		f.slowest = max(f.slowest, time.Since(begin))
+		f.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (f *flow) once(reader *bufio.Reader, a netip.Addr) (lab.Answer, error) {
+	var got lab.Answer
+	if err := f.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return got, err
+	}
+	if _, err := fmt.Fprintf(f.conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", netip.AddrPortFrom(a, port)); err != nil {
+		return got, err
+	}
+	resp, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return got, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return got, json.NewDecoder(resp.Body).Decode(&got)
+}
+
+// close ends the flow and returns what broke it before, if anything did.
+func (f *flow) close() error {
+	select {
+	case <-f.stop:
+	default:
+		close(f.stop)
+	}
+	f.done.Wait()
+	_ = f.conn.Close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil && f.answers < 3 {
+		f.err = fmt.Errorf("only %d answers", f.answers)
+	}
+	if f.err == nil && f.slowest > time.Second {
+		// One lost segment is sent again after 200 ms; a second lost one is an outage.
+		f.err = fmt.Errorf("an answer took %s", f.slowest)
+	}
+	return f.err
+}
+
+// watched are a Service's flows and new connections while something happens.
+type watched struct {
+	w      *world
+	flows  map[netip.Addr]*flow
+	probes map[netip.Addr]*lab.Prober
+}
+
+func (w *world) watch(addrs ...netip.Addr) *watched {
+	w.t.Helper()
+	x := &watched{w: w, flows: map[netip.Addr]*flow{}, probes: map[netip.Addr]*lab.Prober{}}
+	for _, a := range addrs {
+		x.flows[a] = w.open(a)
+		x.probes[a] = lab.Probe(w.t.Context(), 50*time.Millisecond, func(ctx context.Context) error {
+			_, err := w.client(a).HTTPGet(ctx, a, port)
+			return err
+		})
+	}
+	return x
+}
+
+// undisturbed ends the watch: connections live, and no new connection failed.
+func (x *watched) undisturbed(during string) {
+	x.w.t.Helper()
+	for a, f := range x.flows {
+		if err := f.close(); err != nil {
+			x.w.t.Errorf("%s: the connection to %s was disturbed: %v", during, a, err)
+		}
+		if r := x.probes[a].Stop(); r.Failed > 0 || r.Sent == 0 {
+			x.w.t.Errorf("%s: new connections to %s were disturbed: %v", during, a, r)
+		}
+	}
+}
+
+// TestUndisturbed restarts and kills programs, and makes and deletes other
+// Services, under running connections.
+func TestUndisturbed(t *testing.T) {
+	w := newWorld(t)
+	var addrs []netip.Addr
+	names := []string{"calm-lan", "calm-internet", "calm-direct"}
+	for i, pool := range []string{"lan", "internet", "direct"} {
+		addrs = append(addrs, w.serve(web, names[i], pool)...)
+	}
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"router agent restarted", w.Router(1).Agent().Restart},
+		{"router agent killed", func() error { return errors.Join(routerFault.away(w), routerFault.back(w)) }},
+		{"cloud-controller-manager restarted", w.CCM().Restart},
+		{"node agent restarted", w.Agent(1).Restart},
+		{"node agent killed", func() error { return errors.Join(nodeFault.away(w), nodeFault.back(w)) }},
+		{"other Services come and go", func() error {
+			r := newRound(w, "other")
+			r.create()
+			r.complete()
+			r.delete()
+			return nil
+		}},
+	}
+	for _, s := range steps {
+		x := w.watch(addrs...)
+		time.Sleep(300 * time.Millisecond)
+		w.must(s.do())
+		time.Sleep(4 * time.Second) // longer than an address lives unrenewed
+		x.undisturbed(s.name)
+	}
+	w.remove(names...)
+	w.nothingLeft()
+}
