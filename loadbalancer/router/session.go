@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -79,7 +80,7 @@ func (c *Client) runInstance(ctx context.Context, inst *instance) {
 }
 
 func (c *Client) lost(ctx context.Context, inst *instance, err error) {
-	err = fmt.Errorf("endpoint %s: %w", inst.endpoint, undecorated(err))
+	err = fmt.Errorf("endpoint %s: %w%s", inst.endpoint, undecorated(err), c.wayOut(err))
 	first := false
 	c.update(func() {
 		first = inst.reachable || inst.err == nil
@@ -88,6 +89,15 @@ func (c *Client) lost(ctx context.Context, inst *instance, err error) {
 	if first {
 		klog.FromContext(ctx).Error(err, "Router instance is not reachable")
 	}
+}
+
+// wayOut is what the operator can do about a router that refuses our certificate.
+// gRPC hands the peer's TLS alert on as text only.
+func (c *Client) wayOut(err error) string {
+	if !strings.Contains(err.Error(), "remote error: tls: ") {
+		return ""
+	}
+	return fmt.Sprintf("; the router refuses the client certificate %s: it needs one that its --tls-client-ca has signed (onelbctl router bootstrap)", c.opts.CertFile)
 }
 
 // undecorated takes gRPC's decoration off an error, so that it reads well in an event.

@@ -66,7 +66,9 @@ type burstResult struct {
 }
 
 func (r burstResult) about() string {
-	return fmt.Sprintf("%d creators, creating took %.1f s, the last address came %.1f s later", creators, r.all.Seconds(), r.lag.Seconds())
+	call := time.Duration(creators) * r.all / time.Duration(len(r.took))
+	return fmt.Sprintf("%d creators, creating took %.1f s, so a create alone %.0f ms on average; the last address came %.1f s later",
+		creators, r.all.Seconds(), ms(call), r.lag.Seconds())
 }
 
 func total(calls map[string]int) int {

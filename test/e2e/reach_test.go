@@ -2,9 +2,9 @@ package e2e_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,17 +22,18 @@ func TestWrongCredentials(t *testing.T) {
 		w.must(os.WriteFile(tmp, []byte(text), 0o600))
 		w.must(os.Rename(tmp, w.Credentials()))
 	}
+	const wrong = "Pa55-of-nobody"
 	right := lab.OneUser + ":" + lab.OnePassword + "\n"
 	t.Cleanup(func() { write(right) })
 	w.serve(web, "known", "lan")
 
-	write(lab.OneUser + ":wrong\n")
+	write(lab.OneUser + ":" + wrong + "\n")
 	w.withoutOpenNebula("wrong", "Unauthenticated", "user and password")
 	if log, err := w.CCM().Log(); err != nil {
 		t.Fatal(err)
 	} else {
-		for _, secret := range []string{lab.OnePassword, "wrong\n"} {
-			if containsText(log, secret) {
+		for _, secret := range []string{lab.OnePassword, wrong} {
+			if strings.Contains(log, secret) {
 				t.Errorf("the log has the password %q", secret)
 			}
 		}
@@ -140,9 +141,10 @@ func TestRouterRefusesCertificate(t *testing.T) {
 		w.must(os.WriteFile(filepath.Join(dir, file), wrong, 0o600))
 	}
 	w.must(w.Router(1).Agent().Restart()) // the connection that stands was made with the right one
+	time.Sleep(5 * time.Second)           // what is seen from here on is the refusal, not the restart
 
 	w.create(web, "refused", inPool("internet"))
-	w.warned("Service", "refused", "AllocationFailed", "router edge", "10.30.0.11:9443", "certificate")
+	w.warned("Service", "refused", "AllocationFailed", "router edge", "10.30.0.11:9443", filepath.Join(dir, "client.crt"), "--tls-client-ca", "onelbctl router bootstrap")
 	time.Sleep(11 * time.Second)
 	w.warnedOnce("Service", "refused")
 	w.sanePace("refused", 5)

@@ -12,8 +12,6 @@ import (
 	"time"
 )
 
-func containsText(text, part string) bool { return strings.Contains(text, strings.TrimSpace(part)) }
-
 // run runs a program on this machine and returns all its output.
 func run(ctx context.Context, path string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/onelb/onelb/test/lab"
 )
 
@@ -101,24 +103,91 @@ func (f *flow) close() error {
 	return f.err
 }
 
+// knocks are new connections, one after the other on a fixed schedule.
+type knocks struct {
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	sent   int
+	failed []string
+}
+
+// synAgain is when TCP sends a SYN again that was lost: an answer that takes so
+// long needed two.
+const synAgain = 950 * time.Millisecond
+
+// knock opens a connection to an address every 50 ms. It waits longer for answers
+// than lab.Probe, so that a machine that is busy does not count as an outage.
+func (w *world) knock(a netip.Addr) *knocks {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	k := &knocks{cancel: cancel}
+	k.all.Go(func() {
+		for ctx.Err() == nil {
+			k.all.Go(func() { k.once(w.t.Context(), w.client(a), a) })
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	})
+	return k
+}
+
+func (k *knocks) once(ctx context.Context, from *lab.Host, a netip.Addr) {
+	begin := time.Now()
+	_, err := from.HTTPGet(ctx, a, port)
+	took := time.Since(begin)
+	if err == nil && took >= synAgain {
+		err = fmt.Errorf("took %s", took)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sent++
+	if err != nil {
+		k.failed = append(k.failed, fmt.Sprintf("%s: %v", begin.Format("15:04:05.000"), err))
+	}
+}
+
+// stop ends it and returns what went wrong.
+func (k *knocks) stop() error {
+	k.cancel()
+	k.all.Wait()
+	if k.sent == 0 || len(k.failed) > 0 {
+		return fmt.Errorf("%d of %d failed: %q", len(k.failed), k.sent, k.failed)
+	}
+	return nil
+}
+
 // watched are a Service's flows and new connections while something happens.
 type watched struct {
 	w      *world
 	flows  map[netip.Addr]*flow
-	probes map[netip.Addr]*lab.Prober
+	knocks map[netip.Addr]*knocks
 }
 
 func (w *world) watch(addrs ...netip.Addr) *watched {
 	w.t.Helper()
-	x := &watched{w: w, flows: map[netip.Addr]*flow{}, probes: map[netip.Addr]*lab.Prober{}}
+	x := &watched{w: w, flows: map[netip.Addr]*flow{}, knocks: map[netip.Addr]*knocks{}}
 	for _, a := range addrs {
-		x.flows[a] = w.open(a)
-		x.probes[a] = lab.Probe(w.t.Context(), 50*time.Millisecond, func(ctx context.Context) error {
-			_, err := w.client(a).HTTPGet(ctx, a, port)
-			return err
-		})
+		w.steady(a)
+		x.flows[a], x.knocks[a] = w.open(a), w.knock(a)
 	}
 	return x
+}
+
+// steady waits until an address answers many times in a row: the nodes'
+// kube-proxies learn of a new Service one after the other.
+func (w *world) steady(a netip.Addr) {
+	w.t.Helper()
+	w.eventually("steady answers from "+a.String(), func(ctx context.Context) error {
+		for range 12 {
+			if _, err := w.ask(ctx, a, port, corev1.ProtocolTCP); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // undisturbed ends the watch: connections live, and no new connection failed.
@@ -128,8 +197,8 @@ func (x *watched) undisturbed(during string) {
 		if err := f.close(); err != nil {
 			x.w.t.Errorf("%s: the connection to %s was disturbed: %v", during, a, err)
 		}
-		if r := x.probes[a].Stop(); r.Failed > 0 || r.Sent == 0 {
-			x.w.t.Errorf("%s: new connections to %s were disturbed: %v", during, a, r)
+		if err := x.knocks[a].stop(); err != nil {
+			x.w.t.Errorf("%s: new connections to %s were disturbed: %v", during, a, err)
 		}
 	}
 }
