@@ -1,0 +1,60 @@
+package crash_test
+
+import (
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/onelb/onelb/test/crash"
+)
+
+var (
+	points    = flag.Int("crash.points", 0, "kills in all; 0: a short run")
+	processes = flag.Int("crash.processes", -1, "how many of them are SIGKILLs of the real program; -1: one in thirty")
+	seed      = flag.Uint64("crash.seed", 0, "seed of a single run; 0: a fixed one and a random one")
+	logFile   = flag.String("crash.log", "", "file for what the instances log")
+	keep      = flag.Bool("crash.keep", false, "keep the directory with the logs of the programs")
+)
+
+// fixedSeed is the plan that every run goes through.
+const fixedSeed = 20260701
+
+func TestKilledAtEveryCall(t *testing.T) {
+	n := *points
+	if n == 0 {
+		n = 60
+	}
+	plans := map[uint64]int{fixedSeed: n - n/3, 0: n / 3}
+	if *seed != 0 {
+		plans = map[uint64]int{*seed: n}
+	}
+	for s, n := range plans {
+		run(t, s, n)
+	}
+}
+
+func run(t *testing.T, seed uint64, n int) {
+	o := crash.Options{Points: n, Processes: *processes, Seed: seed, Progress: os.Stderr, KeepDir: *keep}
+	if o.Processes < 0 {
+		o.Processes = max(1, n/30)
+	}
+	if *logFile != "" {
+		f, err := os.Create(*logFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }()
+		o.Log = f
+	}
+	report, err := crash.Run(t.Context(), o)
+	t.Logf("%s\n%s", report, report.Table())
+	if err != nil {
+		t.Fatalf("seed %d: %v", report.Seed, err)
+	}
+	if err := report.Err(); err != nil {
+		t.Error(err)
+	}
+	if report.Points < n {
+		t.Errorf("%d kills, want %d", report.Points, n)
+	}
+}

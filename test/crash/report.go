@@ -1,0 +1,79 @@
+package crash
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options of a run.
+type Options struct {
+	// Points is how many kills there are in all. Default 1,000.
+	Points int
+	// Processes is how many of them are SIGKILLs of the real program.
+	Processes int
+	// Seed of the plan; 0 draws one. It is in the report.
+	Seed uint64
+	// Progress gets lines for people; nil discards them.
+	Progress io.Writer
+	// Log gets what the instances inside this process log; nil discards it.
+	Log io.Writer
+	// KeepDir leaves the directory with logs in place and says where it is.
+	KeepDir bool
+}
+
+// Report is the outcome of a run.
+type Report struct {
+	Seed       uint64
+	Points     int // kills
+	Processes  int // of them SIGKILLs of the real program
+	Duplicates int // addresses that two had at once
+	Foreign    int // published, and not ours or another's
+	Leaks      int // lost: reserved, held or recorded for nobody, or not recorded
+	Unserved   int // Services without their addresses when the time was up
+	Hits       map[Point]int
+	Duration   time.Duration
+	Violations []string // what the figures above count, in order
+}
+
+// Err is an error that tells all violations, nil without any.
+func (r Report) Err() error {
+	errs := make([]error, 0, len(r.Violations))
+	for _, v := range r.Violations {
+		errs = append(errs, errors.New(v))
+	}
+	return errors.Join(errs...)
+}
+
+// Table shows which calls were hit, and how often in each phase.
+func (r Report) Table() string {
+	rows := map[string][3]int{}
+	for p, n := range r.Hits {
+		row := rows[p.Kind]
+		row[slices.Index([]Phase{Before, After, Late}, p.Phase)] += n
+		rows[p.Kind] = row
+	}
+	kinds := make([]string, 0, len(rows))
+	for k := range rows {
+		kinds = append(kinds, k)
+	}
+	slices.SortFunc(kinds, func(a, b string) int {
+		return cmp.Or(strings.Compare(a[strings.LastIndex(a, " ")+1:], b[strings.LastIndex(b, " ")+1:]), strings.Compare(a, b))
+	})
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-40s %7s %7s %7s\n", "call", "before", "after", "late")
+	for _, k := range kinds {
+		fmt.Fprintf(&b, "%-40s %7d %7d %7d\n", k, rows[k][0], rows[k][1], rows[k][2])
+	}
+	return b.String()
+}
+
+// String is the summary in one line.
+func (r Report) String() string {
+	return fmt.Sprintf("seed %d: %d kills (%d of them SIGKILL) at %d points in %s: %d duplicates, %d foreign, %d leaks, %d unserved",
+		r.Seed, r.Points, r.Processes, len(r.Hits), r.Duration.Round(time.Second), r.Duplicates, r.Foreign, r.Leaks, r.Unserved)
+}
