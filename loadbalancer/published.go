@@ -15,8 +15,12 @@ import (
 	"github.com/onelb/onelb/ipam"
 )
 
-// publishedAgain is for how long a Service is left alone after an attempt.
-const publishedAgain = time.Minute
+const (
+	// publishedEvery is how often Services are looked at; two looks are needed.
+	publishedEvery = 2 * time.Second
+	// publishedAgain is for how long a Service is left alone that cannot be put in order.
+	publishedAgain = time.Minute
+)
 
 // suspicion is a Service whose status is not what it has.
 type suspicion struct {
@@ -32,7 +36,7 @@ type suspicion struct {
 // faster than the default quarantine.
 func (c *Controller) publishedLoop(ctx context.Context) {
 	seen := map[types.UID]suspicion{}
-	tick := time.NewTicker(c.o.RetryAfter)
+	tick := time.NewTicker(min(publishedEvery, c.o.RetryAfter))
 	defer tick.Stop()
 	for {
 		select {
@@ -57,9 +61,8 @@ func (c *Controller) checkPublished(ctx context.Context, before map[types.UID]su
 		s := before[svc.UID]
 		again := s.version == svc.ResourceVersion
 		s.version = svc.ResourceVersion
-		if again && !now.Before(s.next) {
+		if again && !now.Before(s.next) && !c.publish(ctx, svc) {
 			s.next = now.Add(publishedAgain)
-			c.publish(ctx, svc)
 		}
 		seen[svc.UID] = s
 	}
@@ -83,28 +86,30 @@ func (c *Controller) showsWhatItHas(svc *corev1.Service) bool {
 }
 
 // publish brings a Service and its status in order, as the service controller
-// does when the Service changes.
-func (c *Controller) publish(ctx context.Context, svc *corev1.Service) {
+// does when the Service changes. It returns false if the Service cannot have
+// what it wants.
+func (c *Controller) publish(ctx context.Context, svc *corev1.Service) bool {
 	defer c.locks.lock(svc.UID)()
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
 	log := klog.FromContext(ctx)
 	fresh, err := c.o.Kube.CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
 	if err != nil || fresh.UID != svc.UID || fresh.ResourceVersion != svc.ResourceVersion {
-		return // it changes; the next look tells more
+		return true // it changes; the next look tells more
 	}
 	st, err := c.ensure(ctx, fresh)
 	if err != nil {
-		return // the service controller tries again, and reports it
+		return false // the service controller tries again, and reports it
 	}
 	if servicehelper.LoadBalancerStatusEqual(&fresh.Status.LoadBalancer, st) {
-		return
+		return true
 	}
 	updated := fresh.DeepCopy()
 	updated.Status.LoadBalancer = *st
 	if _, err := servicehelper.PatchService(c.o.Kube.CoreV1(), fresh, updated); err != nil {
 		log.Error(err, "Cannot correct the status of a Service that shows addresses it does not have; trying again", "service", klog.KObj(svc))
-		return
+		return true
 	}
 	log.Info("Corrected the status of a Service that showed addresses it does not have", "service", klog.KObj(svc))
+	return true
 }

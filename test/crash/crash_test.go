@@ -13,6 +13,7 @@ var (
 	processes = flag.Int("crash.processes", -1, "how many of them are SIGKILLs of the real program; -1: one in thirty")
 	seed      = flag.Uint64("crash.seed", 0, "seed of a single run; 0: a fixed one and a random one")
 	logFile   = flag.String("crash.log", "", "file for what the instances log")
+	worlds    = flag.Int("crash.worlds", 1, "clusters side by side, each with a share of the kills")
 	keep      = flag.Bool("crash.keep", false, "keep the directory with the logs of the programs")
 )
 
@@ -34,7 +35,7 @@ func TestKilledAtEveryCall(t *testing.T) {
 }
 
 func run(t *testing.T, seed uint64, n int) {
-	o := crash.Options{Points: n, Processes: *processes, Seed: seed, Progress: os.Stderr, KeepDir: *keep}
+	o := crash.Options{Points: n, Processes: *processes, Seed: seed, Worlds: *worlds, Progress: os.Stderr, KeepDir: *keep}
 	if o.Processes < 0 {
 		o.Processes = max(1, n/30)
 	}

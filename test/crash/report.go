@@ -18,6 +18,10 @@ type Options struct {
 	Processes int
 	// Seed of the plan; 0 draws one. It is in the report.
 	Seed uint64
+	// Worlds is how many clusters are worked on side by side, each with its
+	// share of the kills and the seeds that follow Seed: most of the time is
+	// waiting. Default 1.
+	Worlds int
 	// Progress gets lines for people; nil discards them.
 	Progress io.Writer
 	// Log gets what the instances inside this process log; nil discards it.
@@ -47,6 +51,20 @@ func (r Report) Err() error {
 		errs = append(errs, errors.New(v))
 	}
 	return errors.Join(errs...)
+}
+
+// add takes in what happened in another world.
+func (r *Report) add(o Report) {
+	r.Points += o.Points
+	r.Processes += o.Processes
+	r.Duplicates += o.Duplicates
+	r.Foreign += o.Foreign
+	r.Leaks += o.Leaks
+	r.Unserved += o.Unserved
+	r.Violations = append(r.Violations, o.Violations...)
+	for p, n := range o.Hits {
+		r.Hits[p] += n
+	}
 }
 
 // Table shows which calls were hit, and how often in each phase.

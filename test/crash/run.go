@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -43,17 +44,59 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
+	if o.Worlds == 0 {
+		o.Worlds = 1
+	}
+	o.Progress, o.Log = &lines{to: o.Progress}, &lines{to: o.Log}
 	defer redirect(o.Log)()
+	begin := time.Now()
+	reports, errs := make([]Report, o.Worlds), make([]error, o.Worlds)
+	var all sync.WaitGroup
+	for i := range o.Worlds {
+		part := o
+		part.Seed += uint64(i)
+		part.Points, part.Processes = share(o.Points, i, o.Worlds), share(o.Processes, i, o.Worlds)
+		all.Go(func() { reports[i], errs[i] = runWorld(ctx, part) })
+	}
+	all.Wait()
+	report = Report{Seed: o.Seed, Hits: map[Point]int{}, Duration: time.Since(begin)}
+	for _, r := range reports {
+		report.add(r)
+	}
+	return report, errors.Join(errs...)
+}
+
+// share is the i-th of n parts of a whole.
+func share(whole, i, n int) int { return (i+1)*whole/n - i*whole/n }
+
+// lines writes whole lines of several worlds one after the other.
+type lines struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.to.Write(p)
+}
+
+// runWorld makes a cluster, works on it, and takes it down.
+func runWorld(ctx context.Context, o Options) (report Report, err error) {
 	begin := time.Now()
 	w, err := newWorld(ctx, o)
 	if err != nil {
 		return Report{Seed: o.Seed}, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	w.say("crash: seed %d, API server is ready after %s", o.Seed, time.Since(begin).Round(time.Second))
-	d := &driver{world: w, told: map[string]bool{}}
+	w.say("crash: seed %d: %d kills, API server is ready after %s", o.Seed, o.Points, time.Since(begin).Round(time.Second))
+	d := &driver{world: w, told: map[string]bool{}, begin: begin}
 	err = d.drive(ctx)
 	w.report.Duration = time.Since(begin)
+	if err != nil {
+		err = fmt.Errorf("seed %d, after %d kills: %w", o.Seed, w.report.Points, err)
+	}
 	return w.report, err
 }
 
@@ -78,6 +121,7 @@ type driver struct {
 	now   *instance // the one that leads
 	trail []string  // what happened last, for the text of a violation
 	told  map[string]bool
+	begin time.Time
 }
 
 func (d *driver) drive(ctx context.Context) (err error) {
@@ -101,6 +145,7 @@ func (d *driver) drive(ctx context.Context) (err error) {
 			if err := d.converge(ctx, settleTime, d.settled); err != nil {
 				return err
 			}
+			d.report.Duration = time.Since(d.begin)
 			d.say("crash: %s", d.report)
 		}
 	}
@@ -364,7 +409,7 @@ func (d *driver) converge(ctx context.Context, limit time.Duration, check func(*
 			d.note("converged")
 			return nil
 		}
-		klog.InfoS("Crash test", "wrong", wrong[0].text)
+		klog.InfoS("Crash test", "seed", d.o.Seed, "wrong", wrong[0].text)
 		if time.Now().After(end) {
 			d.blame(wrong)
 			return nil
@@ -393,6 +438,6 @@ func (d *driver) blame(wrong []violation) {
 
 func (d *driver) note(format string, args ...any) {
 	d.trail = append(d.trail, fmt.Sprintf(format, args...))
-	klog.InfoS("Crash test", "step", d.trail[len(d.trail)-1])
+	klog.InfoS("Crash test", "seed", d.o.Seed, "step", d.trail[len(d.trail)-1])
 	d.trail = d.trail[max(0, len(d.trail)-12):]
 }
