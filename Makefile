@@ -109,7 +109,7 @@ e2e: kube ## The lab and what runs in it, in network namespaces (root)
 
 .PHONY: crash
 crash: kube ## Kill the CCM at every call, 1,000 times; ARGS="-crash.seed=N" repeats a plan
-	@go test -count=1 -v -timeout 60m ./test/crash -crash.points=1000 -crash.worlds=2 $(ARGS)
+	@go test -count=1 -v -timeout 60m ./test/crash -crash.points=1000 -crash.worlds=3 $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Each fuzz test for FUZZTIME (20s)

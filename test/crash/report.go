@@ -16,12 +16,10 @@ type Options struct {
 	Points int
 	// Processes is how many of them are SIGKILLs of the real program.
 	Processes int
-	// Seed of the plan; 0 draws one. It is in the report.
-	Seed uint64
-	// Worlds is how many clusters are worked on side by side, each with its
-	// share of the kills and the seeds that follow Seed: most of the time is
-	// waiting. Default 1.
-	Worlds int
+	// Seeds of the plans, one for each world: a cluster of its own, with its
+	// share of the kills. Worlds are worked on side by side, since most of the
+	// time is waiting. 0 draws a seed; default is one that is drawn.
+	Seeds []uint64
 	// Progress gets lines for people; nil discards them.
 	Progress io.Writer
 	// Log gets what the instances inside this process log; nil discards it.
@@ -32,13 +30,13 @@ type Options struct {
 
 // Report is the outcome of a run.
 type Report struct {
-	Seed       uint64
-	Points     int // kills
-	Processes  int // of them SIGKILLs of the real program
-	Duplicates int // addresses that two had at once
-	Foreign    int // published, and not ours or another's
-	Leaks      int // lost: reserved, held or recorded for nobody, or not recorded
-	Unserved   int // Services without their addresses when the time was up
+	Seeds      []uint64 // of the plans, also those that were drawn
+	Points     int      // kills
+	Processes  int      // of them SIGKILLs of the real program
+	Duplicates int      // addresses that two had at once
+	Foreign    int      // published, and not ours or another's
+	Leaks      int      // lost: reserved, held or recorded for nobody, or not recorded
+	Unserved   int      // Services without their addresses when the time was up
 	Hits       map[Point]int
 	Duration   time.Duration
 	Violations []string // what the figures above count, in order
@@ -55,6 +53,7 @@ func (r Report) Err() error {
 
 // add takes in what happened in another world.
 func (r *Report) add(o Report) {
+	r.Seeds = append(r.Seeds, o.Seeds...)
 	r.Points += o.Points
 	r.Processes += o.Processes
 	r.Duplicates += o.Duplicates
@@ -92,6 +91,6 @@ func (r Report) Table() string {
 
 // String is the summary in one line.
 func (r Report) String() string {
-	return fmt.Sprintf("seed %d: %d kills (%d of them SIGKILL) at %d points in %s: %d duplicates, %d foreign, %d leaks, %d unserved",
-		r.Seed, r.Points, r.Processes, len(r.Hits), r.Duration.Round(time.Second), r.Duplicates, r.Foreign, r.Leaks, r.Unserved)
+	return fmt.Sprintf("seeds %d: %d kills (%d of them SIGKILL) at %d points in %s: %d duplicates, %d foreign, %d leaks, %d unserved",
+		r.Seeds, r.Points, r.Processes, len(r.Hits), r.Duration.Round(time.Second), r.Duplicates, r.Foreign, r.Leaks, r.Unserved)
 }

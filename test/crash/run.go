@@ -35,8 +35,8 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	if o.Points == 0 {
 		o.Points = 1000
 	}
-	if o.Seed == 0 {
-		o.Seed = rand.Uint64() //nolint:gosec // a seed
+	if len(o.Seeds) == 0 {
+		o.Seeds = []uint64{0}
 	}
 	if o.Progress == nil {
 		o.Progress = io.Discard
@@ -44,22 +44,21 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
-	if o.Worlds == 0 {
-		o.Worlds = 1
-	}
 	o.Progress, o.Log = &lines{to: o.Progress}, &lines{to: o.Log}
 	defer redirect(o.Log)()
 	begin := time.Now()
-	reports, errs := make([]Report, o.Worlds), make([]error, o.Worlds)
+	reports, errs := make([]Report, len(o.Seeds)), make([]error, len(o.Seeds))
 	var all sync.WaitGroup
-	for i := range o.Worlds {
+	for i, seed := range o.Seeds {
+		if seed == 0 {
+			seed = rand.Uint64() //nolint:gosec // a seed
+		}
 		part := o
-		part.Seed += uint64(i)
-		part.Points, part.Processes = share(o.Points, i, o.Worlds), share(o.Processes, i, o.Worlds)
-		all.Go(func() { reports[i], errs[i] = runWorld(ctx, part) })
+		part.Points, part.Processes = share(o.Points, i, len(o.Seeds)), share(o.Processes, i, len(o.Seeds))
+		all.Go(func() { reports[i], errs[i] = runWorld(ctx, part, seed) })
 	}
 	all.Wait()
-	report = Report{Seed: o.Seed, Hits: map[Point]int{}, Duration: time.Since(begin)}
+	report = Report{Hits: map[Point]int{}, Duration: time.Since(begin)}
 	for _, r := range reports {
 		report.add(r)
 	}
@@ -83,19 +82,19 @@ func (l *lines) Write(p []byte) (int, error) {
 }
 
 // runWorld makes a cluster, works on it, and takes it down.
-func runWorld(ctx context.Context, o Options) (report Report, err error) {
+func runWorld(ctx context.Context, o Options, seed uint64) (report Report, err error) {
 	begin := time.Now()
-	w, err := newWorld(ctx, o)
+	w, err := newWorld(ctx, o, seed)
 	if err != nil {
-		return Report{Seed: o.Seed}, err
+		return Report{Seeds: []uint64{seed}}, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	w.say("crash: seed %d: %d kills, API server is ready after %s", o.Seed, o.Points, time.Since(begin).Round(time.Second))
+	w.say("crash: seed %d: %d kills, API server is ready after %s", seed, o.Points, time.Since(begin).Round(time.Second))
 	d := &driver{world: w, told: map[string]bool{}, begin: begin}
 	err = d.drive(ctx)
 	w.report.Duration = time.Since(begin)
 	if err != nil {
-		err = fmt.Errorf("seed %d, after %d kills: %w", o.Seed, w.report.Points, err)
+		err = fmt.Errorf("seed %d, after %d kills: %w", seed, w.report.Points, err)
 	}
 	return w.report, err
 }
@@ -409,7 +408,7 @@ func (d *driver) converge(ctx context.Context, limit time.Duration, check func(*
 			d.note("converged")
 			return nil
 		}
-		klog.InfoS("Crash test", "seed", d.o.Seed, "wrong", wrong[0].text)
+		klog.InfoS("Crash test", "seed", d.seed, "wrong", wrong[0].text)
 		if time.Now().After(end) {
 			d.blame(wrong)
 			return nil
@@ -430,7 +429,7 @@ func (d *driver) blame(wrong []violation) {
 		}
 		d.told[v.text] = true
 		*v.count(&d.report)++
-		text := fmt.Sprintf("%s (seed %d; %s)", v.text, d.o.Seed, strings.Join(d.trail, ", "))
+		text := fmt.Sprintf("%s (seed %d; %s)", v.text, d.seed, strings.Join(d.trail, ", "))
 		d.report.Violations = append(d.report.Violations, text)
 		d.say("crash: VIOLATION: %s", text)
 	}
@@ -438,6 +437,6 @@ func (d *driver) blame(wrong []violation) {
 
 func (d *driver) note(format string, args ...any) {
 	d.trail = append(d.trail, fmt.Sprintf(format, args...))
-	klog.InfoS("Crash test", "seed", d.o.Seed, "step", d.trail[len(d.trail)-1])
+	klog.InfoS("Crash test", "seed", d.seed, "step", d.trail[len(d.trail)-1])
 	d.trail = d.trail[max(0, len(d.trail)-12):]
 }

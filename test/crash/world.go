@@ -27,6 +27,7 @@ const (
 // world is everything but the CCM.
 type world struct {
 	o     Options
+	seed  uint64
 	dir   string
 	plane *plane
 	sim   *onesim.Sim
@@ -44,14 +45,14 @@ type world struct {
 	seen map[string]int
 }
 
-func newWorld(ctx context.Context, o Options) (w *world, err error) {
+func newWorld(ctx context.Context, o Options, seed uint64) (w *world, err error) {
 	dir, err := os.MkdirTemp("", "onelb-crash-")
 	if err != nil {
 		return nil, err
 	}
 	w = &world{
-		o: o, dir: dir, seen: map[string]int{}, rng: rand.New(rand.NewPCG(o.Seed, 0)), //nolint:gosec // a plan
-		report: Report{Seed: o.Seed, Hits: map[Point]int{}},
+		o: o, seed: seed, dir: dir, seen: map[string]int{}, rng: rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // a plan
+		report: Report{Seeds: []uint64{seed}, Hits: map[Point]int{}},
 	}
 	defer func() {
 		if err != nil {
