@@ -25,7 +25,7 @@ LOG := build/test.log
 STAGES := deps vet race contract kube e2e
 
 # Packages with a place of their own in `make test`.
-STAGED := /test/(contract|e2e|lab)(/|$$)
+STAGED := /test/(contract|crash|e2e|lab)(/|$$)
 UNIT = $$(go list ./... | grep -vE '$(STAGED)')
 
 ##@ Every day
@@ -105,7 +105,11 @@ kube: ## Build etcd and Kubernetes for the lab (first time about 12 minutes on t
 e2e: kube ## The lab and what runs in it, in network namespaces (root)
 	@$(need-root)
 	@mkdir -p build
-	@go test -count=1 -v -p 1 -timeout 30m $(ARGS) ./test/lab/... ./test/e2e/... 2>&1 | tee -a $(LOG)
+	@go test -count=1 -v -p 1 -timeout 30m $(ARGS) ./test/lab/... ./test/e2e/... ./test/crash/... 2>&1 | tee -a $(LOG)
+
+.PHONY: crash
+crash: kube ## Kill the CCM at every call, 1,000 times; ARGS="-crash.seed=N" repeats a plan
+	@go test -count=1 -v -timeout 60m ./test/crash -crash.points=1000 -crash.worlds=3 $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Each fuzz test for FUZZTIME (20s)

@@ -15,10 +15,6 @@ const (
 	// is in LOCK_CREATE then; p50 9 ms) before we come back later.
 	settleTime = 10 * time.Second
 	settlePoll = 20 * time.Millisecond
-	// adoptAfter is for how long a reservation of our name must have been
-	// without identity before we take it for one that we made and crashed. Who
-	// makes one gives it its identity within half of that or not at all.
-	adoptAfter = 10 * time.Second
 )
 
 // check reads network and reservation, makes the reservation if there is none,
@@ -194,7 +190,7 @@ func (k *keeper) verify(ctx context.Context, n *Network, leaving bool) error {
 	if k.unnamed.IsZero() {
 		k.unnamed = time.Now()
 	}
-	if wait := time.Until(k.unnamed.Add(adoptAfter)); wait > 0 {
+	if wait := time.Until(k.unnamed.Add(k.m.opts.Adopt)); wait > 0 {
 		k.reread = true
 		return fmt.Errorf("reservation %q (%d) carries no cluster yet, adopting it in %s if it stays so: %w", n.Name, n.ID, wait.Round(time.Second), ErrNotReady)
 	}

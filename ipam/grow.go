@@ -53,7 +53,7 @@ func (k *keeper) makeReservation(ctx context.Context) (Network, error) {
 	switch {
 	case named && !ours:
 		return n, k.foreign(n)
-	case !ours && time.Since(start) > adoptAfter/2:
+	case !ours && time.Since(start) > k.m.opts.Adopt/2:
 		return n, k.verify(ctx, &n, false) // too late: somebody may be adopting it
 	case !ours:
 		if err := k.sign(ctx, &n); err != nil {

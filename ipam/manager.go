@@ -25,6 +25,7 @@ const (
 	DefaultInterval    = 5 * time.Minute
 	DefaultOrphanGrace = 10 * time.Minute
 	DefaultFence       = time.Minute
+	DefaultAdopt       = 10 * time.Second
 	DefaultChunkSize   = 8
 	// DefaultQuarantine is that of pools that are known from records alone.
 	DefaultQuarantine = 30 * time.Second
@@ -59,6 +60,10 @@ type Options struct {
 	// the package comment. Longer than any view of Records is outdated, and
 	// than the longest call. Default 1 min.
 	Fence time.Duration
+	// Adopt is for how long a reservation of our name must have been without
+	// identity before we take it for one that we made and crashed. Who makes
+	// one gives it its identity within half of that or not at all. Default 10 s.
+	Adopt time.Duration
 }
 
 // Manager keeps the reservations of all pools and gives their addresses.
@@ -87,7 +92,7 @@ func New(o Options) (*Manager, error) {
 	if o.Cluster == "" || o.Identity == "" {
 		errs = append(errs, errors.New("ipam: the cluster needs a name and an identity"))
 	}
-	if o.Interval < 0 || o.OrphanGrace < 0 || o.Fence < 0 {
+	if o.Interval < 0 || o.OrphanGrace < 0 || o.Fence < 0 || o.Adopt < 0 {
 		errs = append(errs, errors.New("ipam: a duration is negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -101,6 +106,9 @@ func New(o Options) (*Manager, error) {
 	}
 	if o.Fence == 0 {
 		o.Fence = DefaultFence
+	}
+	if o.Adopt == 0 {
+		o.Adopt = DefaultAdopt
 	}
 	return &Manager{
 		opts: o, networks: o.Networks, records: o.Records, pools: map[string]*pool{},

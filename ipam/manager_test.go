@@ -421,11 +421,11 @@ func TestAdoption(t *testing.T) {
 		q := start(t, c, s, nil)
 		defer q.stop()
 		q.SetPools([]PoolSpec{basePool("pub")})
-		time.Sleep(adoptAfter / 2)
+		time.Sleep(DefaultAdopt / 2)
 		if c.find("k8s", "c-pub").Attributes[AttributeClusterUID] != "" {
 			t.Error("adopted at once: its maker may be at it")
 		}
-		time.Sleep(2 * adoptAfter)
+		time.Sleep(2 * DefaultAdopt)
 		q.mustBeReady("pub")
 		if n = c.find("k8s", "c-pub"); n.Attributes[AttributeClusterUID] != "uid" || n.ID != 1 {
 			t.Errorf("%+v", n)

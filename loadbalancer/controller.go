@@ -169,6 +169,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		wg.Go(func() { r.Run(ctx) })
 	}
 	wg.Go(func() { c.sweepLoop(ctx) })
+	wg.Go(func() { c.publishedLoop(ctx) })
 	close(c.ready)
 	c.kickRouters()
 	<-ctx.Done()

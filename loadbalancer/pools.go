@@ -82,7 +82,9 @@ func (p *poolSet) changed(obj any) {
 func (p *poolSet) statusChanged(name string) { p.queue.Add(name) }
 
 // load gives IPAM the whole set as it is now. It does nothing before the set is
-// known, since a pool that is missing is a pool that goes.
+// known, since a pool that is missing is a pool that goes. A new pool comes to it
+// with our finalizer only: else it could be deleted while its reservation is being
+// made, and after a crash nobody would know of that.
 func (p *poolSet) load() {
 	if !p.informer.HasSynced() {
 		return
@@ -105,7 +107,9 @@ func (p *poolSet) load() {
 			invalid[pool.Name] = err
 			v.Problem = err
 		}
-		specs = append(specs, spec)
+		if _, known := p.ipam.PoolStatus(pool.Name); known || hasPoolFinalizer(pool) {
+			specs = append(specs, spec)
+		}
 	}
 	slices.SortFunc(specs, func(a, b ipam.PoolSpec) int { return compareStrings(a.Name, b.Name) })
 	p.mu.Lock()
@@ -247,11 +251,11 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 	p.mu.Lock()
 	invalid := p.invalid[name]
 	p.mu.Unlock()
-	if !known && invalid == nil {
-		return nil // IPAM will call again
-	}
 	if done, err := p.finalize(ctx, pool, st); done || err != nil {
 		return err
+	}
+	if !known && invalid == nil {
+		return nil // IPAM will call again
 	}
 	next := poolStatus(pool, st, invalid)
 	observePool(name, st, apimeta.IsStatusConditionTrue(next.Conditions, v1alpha1.PoolReady))
@@ -274,10 +278,14 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 	return nil
 }
 
+func hasPoolFinalizer(pool *v1alpha1.AddressPool) bool {
+	return slices.Contains(pool.Finalizers, v1alpha1.PoolFinalizer)
+}
+
 // finalize holds the deletion of a pool back until the last of its addresses
 // and its reservation have been given back. It reports whether the pool is gone.
 func (p *poolSet) finalize(ctx context.Context, pool *v1alpha1.AddressPool, st ipam.PoolStatus) (bool, error) {
-	has := slices.Contains(pool.Finalizers, v1alpha1.PoolFinalizer)
+	has := hasPoolFinalizer(pool)
 	finalizers := slices.DeleteFunc(slices.Clone(pool.Finalizers), func(f string) bool { return f == v1alpha1.PoolFinalizer })
 	switch {
 	case pool.DeletionTimestamp.IsZero() && !has:

@@ -31,6 +31,7 @@ type Cloud struct {
 	one       *one.Client
 	instances *instances.Instances
 	balancer  *lateBalancer
+	timing    Timing
 	informers chan informers.SharedInformerFactory
 }
 

@@ -1,6 +1,25 @@
 package provider
 
-import "k8s.io/cloud-provider/options"
+import (
+	"time"
+
+	"k8s.io/cloud-provider/options"
+)
+
+// Timing is the pace at which the provider compares and repairs; zero values
+// are the defaults of ipam.Options and loadbalancer.Options. Tests that live
+// through years of an address in minutes set it; an operator has no need to.
+type Timing struct {
+	Compare     time.Duration // ipam.Options.Interval
+	OrphanGrace time.Duration
+	Fence       time.Duration
+	Adopt       time.Duration
+	Sweep       time.Duration // loadbalancer.Options.SweepInterval
+	Retry       time.Duration // loadbalancer.Options.RetryAfter
+}
+
+// SetTiming replaces the default pace. Call it before Initialize.
+func (c *Cloud) SetTiming(t Timing) { c.timing = t }
 
 // SetDefaults sets what differs from the library's defaults. Flags still win.
 func SetDefaults(o *options.CloudControllerManagerOptions) {

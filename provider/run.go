@@ -123,6 +123,7 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 	}
 	p.manager, err = ipam.New(ipam.Options{
 		Networks: c.one, Records: store, Cluster: c.config.Cluster, Identity: identity,
+		Interval: c.timing.Compare, OrphanGrace: c.timing.OrphanGrace, Fence: c.timing.Fence, Adopt: c.timing.Adopt,
 		OnStatus: func(s ipam.PoolStatus) { p.balancer.PoolStatusChanged(s) },
 		OnEvent:  func(e ipam.Event) { p.balancer.PoolEvent(e) },
 	})
@@ -146,6 +147,7 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 		Nodes:          p.shared.Core().V1().Nodes().Informer(),
 		EndpointSlices: p.shared.Discovery().V1().EndpointSlices().Informer(),
 		Pools:          p.pools,
+		SweepInterval:  c.timing.Sweep, RetryAfter: c.timing.Retry,
 	})
 	return err
 }

@@ -1,0 +1,115 @@
+package loadbalancer
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/ipam"
+)
+
+const (
+	// publishedEvery is how often Services are looked at; two looks are needed.
+	publishedEvery = 2 * time.Second
+	// publishedAgain is for how long a Service is left alone that cannot be put in order.
+	publishedAgain = time.Minute
+)
+
+// suspicion is a Service whose status is not what it has.
+type suspicion struct {
+	version string    // of the Service when it was seen
+	next    time.Time // no attempt before
+}
+
+// publishedLoop makes Services show what they have. The service controller
+// writes a status after it called Ensure and never looks at it again. A former
+// leader that finishes late writes one too, of addresses that it allocated at
+// the same moment, and the last one stays: an address that the Service has no
+// more, and that somebody else gets after its quarantine. So this has to be
+// faster than the default quarantine.
+func (c *Controller) publishedLoop(ctx context.Context) {
+	seen := map[types.UID]suspicion{}
+	tick := time.NewTicker(min(publishedEvery, c.o.RetryAfter))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			seen = c.checkPublished(ctx, seen)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// checkPublished looks at all Services. One that stayed as it is since the last
+// look and shows something else than it has is not just being worked on.
+func (c *Controller) checkPublished(ctx context.Context, before map[types.UID]suspicion) map[types.UID]suspicion {
+	now := time.Now()
+	seen := map[types.UID]suspicion{}
+	for _, obj := range c.o.Services.GetStore().List() {
+		svc, ok := obj.(*corev1.Service)
+		if !ok || ctx.Err() != nil || !wantsAddress(svc) || !hasFinalizer(svc) || c.showsWhatItHas(svc) {
+			continue
+		}
+		s := before[svc.UID]
+		again := s.version == svc.ResourceVersion
+		s.version = svc.ResourceVersion
+		if again && !now.Before(s.next) && !c.publish(ctx, svc) {
+			s.next = now.Add(publishedAgain)
+		}
+		seen[svc.UID] = s
+	}
+	return seen
+}
+
+// showsWhatItHas compares a Service's status with its records.
+func (c *Controller) showsWhatItHas(svc *corev1.Service) bool {
+	records := c.o.Store.OwnedBy(svc.UID)
+	shown := svc.Status.LoadBalancer.Ingress
+	if len(records) != len(shown) {
+		return false
+	}
+	for _, i := range shown {
+		a, err := netip.ParseAddr(i.IP)
+		if err != nil || !slices.ContainsFunc(records, func(r ipam.Record) bool { return r.Address == a }) {
+			return false
+		}
+	}
+	return true
+}
+
+// publish brings a Service and its status in order, as the service controller
+// does when the Service changes. It returns false if the Service cannot have
+// what it wants.
+func (c *Controller) publish(ctx context.Context, svc *corev1.Service) bool {
+	defer c.locks.lock(svc.UID)()
+	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	defer cancel()
+	log := klog.FromContext(ctx)
+	fresh, err := c.o.Kube.CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
+	if err != nil || fresh.UID != svc.UID || fresh.ResourceVersion != svc.ResourceVersion {
+		return true // it changes; the next look tells more
+	}
+	st, err := c.ensure(ctx, fresh)
+	if err != nil {
+		return false // the service controller tries again, and reports it
+	}
+	if servicehelper.LoadBalancerStatusEqual(&fresh.Status.LoadBalancer, st) {
+		return true
+	}
+	updated := fresh.DeepCopy()
+	updated.Status.LoadBalancer = *st
+	if _, err := servicehelper.PatchService(c.o.Kube.CoreV1(), fresh, updated); err != nil {
+		log.Error(err, "Cannot correct the status of a Service that shows addresses it does not have; trying again", "service", klog.KObj(svc))
+		return true
+	}
+	log.Info("Corrected the status of a Service that showed addresses it does not have", "service", klog.KObj(svc))
+	return true
+}
