@@ -49,9 +49,9 @@ type Options struct {
 	Recorder record.EventRecorder
 	// Routers by name, as in the cloud-config file. Their Run is the caller's.
 	Routers map[string]RouterClient
-	// Services, Nodes, EndpointSlices and Pools are informers that the caller runs.
-	Services, Nodes, EndpointSlices, Pools cache.SharedIndexInformer
-	Store                                  *virtualip.Store
+	// Services, Namespaces, Nodes, EndpointSlices and Pools are informers that the caller runs.
+	Services, Namespaces, Nodes, EndpointSlices, Pools cache.SharedIndexInformer
+	Store                                              *virtualip.Store
 	// Allocator is IPAM. Its OnStatus and OnEvent go to PoolStatusChanged and PoolEvent.
 	Allocator Allocator
 	// RetryAfter is the pace at which Services are tried again that wait for
@@ -158,7 +158,7 @@ func (c *Controller) Announced(v *v1alpha1.VirtualIP) bool {
 
 // Run keeps everything in step until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	if !cache.WaitForCacheSync(ctx.Done(), c.o.Services.HasSynced, c.o.Nodes.HasSynced,
+	if !cache.WaitForCacheSync(ctx.Done(), c.o.Services.HasSynced, c.o.Namespaces.HasSynced, c.o.Nodes.HasSynced,
 		c.o.EndpointSlices.HasSynced, c.o.Pools.HasSynced, c.o.Store.HasSynced) {
 		return ctx.Err()
 	}

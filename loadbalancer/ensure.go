@@ -55,7 +55,7 @@ func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *core
 	}
 	klog.FromContext(ctx).Error(err, "Service has no load balancer yet", "service", klog.KObj(svc))
 	c.events.Failed(svc, err)
-	if errors.Is(err, errRefused) {
+	if errors.Is(err, errRefused) && !errors.Is(err, errNotSelected) {
 		return nil, err
 	}
 	// The library's own back-off grows to five minutes, too long for a Service
@@ -69,7 +69,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 	}
 	c.pools.WaitSettled(ctx)
 	have := c.o.Store.OwnedBy(svc.UID)
-	wants, err := planWants(svc, c.pools.Views(), currentPools(have))
+	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), c.pools.Views(), currentPools(have))
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
@@ -24,6 +25,7 @@ type poolView struct {
 	Priority   int32
 	Router     *v1alpha1.RouterSpec
 	Interfaces []string
+	selectors
 	// Families that the pool's network has static addresses of; nil while unknown.
 	Families []ipam.Family
 	// Problem says why the pool cannot give addresses; nil if it can.
@@ -54,7 +56,9 @@ func refuse(format string, args ...any) error {
 // planWants says which addresses a Service has to have. current are the pools
 // of the addresses that it has: they come first, so that a pool that is added
 // or that changes its priority moves nobody.
-func planWants(svc *corev1.Service, pools []*poolView, current map[ipam.Family]string) ([]want, error) {
+//
+// ns are the labels of the Service's namespace.
+func planWants(svc *corev1.Service, ns labels.Set, pools []*poolView, current map[ipam.Family]string) ([]want, error) {
 	req, err := annotation.Parse(svc.Annotations, svc.Spec.LoadBalancerIP)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errRefused, err)
@@ -68,11 +72,17 @@ func planWants(svc *corev1.Service, pools []*poolView, current map[ipam.Family]s
 			return nil, refuse("address %s was asked for, but spec.ipFamilies has no %s", a, familyOf(a))
 		}
 	}
+	barred := map[string]error{}
+	for _, p := range pools {
+		if err := p.admit(svc, ns); err != nil {
+			barred[p.Name] = err
+		}
+	}
 	wants := make([]want, 0, len(families))
 	var missing []error
 	for _, f := range families {
 		w := want{Family: f, Address: addressOf(req.Addresses, f)}
-		w.Pools, err = candidates(req.Pool, pools, f, current[f], w.Address.IsValid())
+		w.Pools, err = candidates(req.Pool, pools, barred, f, current[f], w.Address.IsValid())
 		if err != nil {
 			missing = append(missing, err)
 			continue
@@ -111,8 +121,9 @@ func serviceFamilies(svc *corev1.Service) ([]ipam.Family, error) {
 
 // candidates lists the pools that may give an address of a family, best first.
 // A pool with a problem is left out, unless it is the only one that fits: then
-// its problem is the error.
-func candidates(named string, pools []*poolView, f ipam.Family, current string, wanted bool) ([]*poolView, error) {
+// its problem is the error. So is one that is barred to the Service, unless
+// the Service has an address of it already.
+func candidates(named string, pools []*poolView, barred map[string]error, f ipam.Family, current string, wanted bool) ([]*poolView, error) {
 	if named != "" {
 		i := slices.IndexFunc(pools, func(p *poolView) bool { return p.Name == named })
 		if i < 0 {
@@ -120,6 +131,9 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 				errNoPool, named, annotation.Pool.Name, poolNames(pools))
 		}
 		pools = []*poolView{pools[i]}
+		if err := barred[named]; err != nil && named != current {
+			return nil, fmt.Errorf("%w; name another pool with annotation %s, or ask the pool's owner", err, annotation.Pool.Name)
+		}
 	} else {
 		pools = slices.DeleteFunc(slices.Clone(pools), func(p *poolView) bool {
 			return !p.AutoAssign && p.Name != current && !wanted
@@ -138,6 +152,8 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 	var problems []error
 	for _, p := range sorted {
 		switch {
+		case barred[p.Name] != nil && p.Name != current:
+			problems = append(problems, barred[p.Name])
 		case p.Problem != nil && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s: %w", p.Name, p.Problem))
 		case p.Families != nil && !slices.Contains(p.Families, f):
@@ -145,6 +161,9 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 		default:
 			usable = append(usable, p)
 		}
+	}
+	if len(usable) == 0 && len(problems) == 1 && errors.Is(problems[0], errNotSelected) {
+		return nil, problems[0]
 	}
 	if len(usable) == 0 {
 		return nil, fmt.Errorf("no pool can give an %s address: %w", f, errors.Join(problems...))

@@ -95,6 +95,7 @@ func (c *Cloud) Initialize(b cloudprovider.ControllerClientBuilder, stop <-chan 
 func (c *Cloud) SetInformers(f informers.SharedInformerFactory) {
 	// They have to be asked for before the library starts the factory.
 	f.Core().V1().Services().Informer()
+	f.Core().V1().Namespaces().Informer()
 	f.Core().V1().Nodes().Informer()
 	if err := loadbalancer.AddSliceIndex(f.Discovery().V1().EndpointSlices().Informer()); err != nil {
 		klog.ErrorS(err, "Cannot watch EndpointSlices")

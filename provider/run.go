@@ -143,6 +143,7 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 	p.balancer, err = loadbalancer.New(loadbalancer.Options{
 		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, Store: store, Allocator: p.manager,
 		Services:       p.shared.Core().V1().Services().Informer(),
+		Namespaces:     p.shared.Core().V1().Namespaces().Informer(),
 		Nodes:          p.shared.Core().V1().Nodes().Informer(),
 		EndpointSlices: p.shared.Discovery().V1().EndpointSlices().Informer(),
 		Pools:          p.pools,
