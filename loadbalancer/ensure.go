@@ -9,12 +9,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/annotation"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
@@ -55,7 +57,7 @@ func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *core
 	}
 	klog.FromContext(ctx).Error(err, "Service has no load balancer yet", "service", klog.KObj(svc))
 	c.events.Failed(svc, err)
-	if errors.Is(err, errRefused) && !errors.Is(err, errNotSelected) {
+	if errors.Is(err, errRefused) && !errors.Is(err, errRefusedNow) {
 		return nil, err
 	}
 	// The library's own back-off grows to five minutes, too long for a Service
@@ -135,16 +137,18 @@ func (c *Controller) innerPool(p *poolView) (*poolView, error) {
 }
 
 func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w want, have []ipam.Record, inner bool) (ipam.Record, *poolView, error) {
-	for _, p := range w.Pools {
-		for _, r := range have {
-			if !fits(r, w, p, inner) {
-				continue
-			}
-			if err := checkPorts(svc, p); err != nil {
-				return r, p, err
-			}
-			return r, p, c.o.Store.SetDetail(ctx, r.Address, detailFor(svc, p, inner))
-		}
+	if w.Share != "" {
+		// Of Services that come at the same time, one allocates and the others join it.
+		defer c.locks.lock(types.UID("share/" + w.Share))()
+	}
+	if r, p := keepable(w, have, inner, sameShare); p != nil {
+		return c.keep(ctx, svc, w, r, p, inner)
+	}
+	if r, p := c.joinable(svc, w); p != nil {
+		return c.join(ctx, svc, w, r, p)
+	}
+	if r, p := keepable(w, have, inner, alone); p != nil {
+		return c.keep(ctx, svc, w, r, p, inner)
 	}
 	var errs []error
 	for _, p := range w.Pools {
@@ -164,6 +168,29 @@ func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w 
 	return ipam.Record{}, nil, errors.Join(errs...)
 }
 
+// keepable returns the address that the Service keeps, and its pool; nil: none.
+func keepable(w want, have []ipam.Record, inner bool, ok func(ipam.Record, want) bool) (ipam.Record, *poolView) {
+	for _, p := range w.Pools {
+		for _, r := range have {
+			if fits(r, w, p, inner) && ok(r, w) {
+				return r, p
+			}
+		}
+	}
+	return ipam.Record{}, nil
+}
+
+func (c *Controller) keep(ctx context.Context, svc *corev1.Service, w want, r ipam.Record, p *poolView, inner bool) (ipam.Record, *poolView, error) {
+	if err := checkPorts(svc, p); err != nil {
+		return r, p, err
+	}
+	n, err := c.own(ctx, svc, w, r, p, inner)
+	if errors.Is(err, errClash) {
+		return r, p, c.withdraw(ctx, svc, r, err)
+	}
+	return n, p, err
+}
+
 // fits reports whether an address that the Service has is what it has to have.
 func fits(r ipam.Record, w want, p *poolView, inner bool) bool {
 	return r.Phase == ipam.Active && r.Pool == p.Name && familyOf(r.Address) == w.Family &&
@@ -181,8 +208,11 @@ func (c *Controller) allocate(ctx context.Context, svc *corev1.Service, w want, 
 	r, err := c.o.Allocator.Allocate(ctx, ipam.Request{
 		Pool: p.Name, Family: w.Family, Want: w.Address,
 		Owner:  ipam.Owner{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID)},
-		Detail: detailFor(svc, p, inner),
+		Detail: detailFor(svc, w, p, inner),
 	})
+	if errors.Is(err, ipam.ErrTaken) && w.Address.IsValid() {
+		return r, fmt.Errorf("%w; choose another one, or give both Services annotation %s with the same value", err, annotation.Share.Name)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -245,10 +275,11 @@ func (c *Controller) releaseOthers(ctx context.Context, svc *corev1.Service, kee
 }
 
 func (c *Controller) release(ctx context.Context, svc *corev1.Service, a netip.Addr) error {
-	if err := c.o.Store.Disown(ctx, a, svc.UID); err != nil {
+	left, err := c.o.Store.Disown(ctx, a, svc.UID)
+	if err != nil {
 		return err
 	}
-	c.events.Released(svc, a)
+	c.events.Released(svc, a, left)
 	c.VirtualIPsChanged()
 	return nil
 }

@@ -56,7 +56,24 @@ func (e *events) Allocated(svc *corev1.Service, r ipam.Record, inner bool) {
 	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPAllocated, "%s %s from AddressPool %s", what, r.Address, r.Pool)
 }
 
-func (e *events) Released(svc *corev1.Service, a netip.Addr) {
+// Joined says with whom the Service shares the address that it has got.
+func (e *events) Joined(svc *corev1.Service, r ipam.Record) {
+	var others []string
+	for _, o := range r.Owners {
+		if o.UID != string(svc.UID) {
+			others = append(others, o.Namespace+"/"+o.Name)
+		}
+	}
+	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPAllocated, "Address %s from AddressPool %s, shared with %s",
+		r.Address, r.Pool, trim(strings.Join(others, ", ")))
+}
+
+// Released says that the Service has an address no more; left others have it.
+func (e *events) Released(svc *corev1.Service, a netip.Addr, left int) {
+	if left > 0 {
+		e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPReleased, "Address %s is left to the %d other Services that share it", a, left)
+		return
+	}
 	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPReleased, "Address %s is given back", a)
 }
 

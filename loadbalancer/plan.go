@@ -25,6 +25,8 @@ type poolView struct {
 	Priority   int32
 	Router     *v1alpha1.RouterSpec
 	Interfaces []string
+	// ShareAcross lets Services of different namespaces share an address.
+	ShareAcross bool
 	selectors
 	// Families that the pool's network has static addresses of; nil while unknown.
 	Families []ipam.Family
@@ -38,6 +40,8 @@ type want struct {
 	Family ipam.Family
 	// Address is the one that was asked for; invalid: any.
 	Address netip.Addr
+	// Share is the key with which the address is shared; empty: it is not.
+	Share string
 	// Pools are the ones to try, in this order. The Service keeps an address
 	// that is from any of them if Keep says so.
 	Pools []*poolView
@@ -46,7 +50,10 @@ type want struct {
 var (
 	// errRefused marks what stays wrong until somebody edits the Service or a pool.
 	errRefused = errors.New("refused")
-	errNoPool  = errors.New("no AddressPool")
+	// errRefusedNow marks a refusal that the edit of another object may lift.
+	// Nobody calls us then, so such a Service is tried again soon.
+	errRefusedNow = fmt.Errorf("%w", errRefused)
+	errNoPool     = errors.New("no AddressPool")
 )
 
 func refuse(format string, args ...any) error {
@@ -81,7 +88,7 @@ func planWants(svc *corev1.Service, ns labels.Set, pools []*poolView, current ma
 	wants := make([]want, 0, len(families))
 	var missing []error
 	for _, f := range families {
-		w := want{Family: f, Address: addressOf(req.Addresses, f)}
+		w := want{Family: f, Address: addressOf(req.Addresses, f), Share: req.Share}
 		w.Pools, err = candidates(req.Pool, pools, barred, f, current[f], w.Address.IsValid())
 		if err != nil {
 			missing = append(missing, err)
@@ -210,8 +217,11 @@ func addressOf(addrs []netip.Addr, f ipam.Family) netip.Addr {
 }
 
 // detailFor is the spec of a VirtualIP from a pool for a Service.
-func detailFor(svc *corev1.Service, p *poolView, inner bool) virtualip.Detail {
-	d := virtualip.Detail{Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster, Interfaces: p.Interfaces}
+func detailFor(svc *corev1.Service, w want, p *poolView, inner bool) virtualip.Detail {
+	d := virtualip.Detail{
+		Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster, Interfaces: p.Interfaces,
+		Share: w.Share, Ports: sharedPorts(svc, w.Share),
+	}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
 		d.TrafficPolicy = v1alpha1.TrafficPolicyLocal
 	}

@@ -363,6 +363,8 @@ func viewOf(pool *v1alpha1.AddressPool) (*poolView, error) {
 		Exposure:   pool.Spec.Exposure,
 		AutoAssign: pool.Spec.AutoAssign == nil || *pool.Spec.AutoAssign,
 		Priority:   pool.Spec.Priority,
+
+		ShareAcross: pool.Spec.ShareAcrossNamespaces,
 	}
 	if pool.Spec.L2 != nil {
 		v.Interfaces = pool.Spec.L2.Interfaces

@@ -11,9 +11,8 @@ import (
 	"github.com/onelb/onelb/api/v1alpha1"
 )
 
-// errNotSelected marks a refusal by a pool's selectors. Nobody calls us when
-// labels change, so such a Service is tried again soon although it is refused.
-var errNotSelected = fmt.Errorf("%w: not for this Service", errRefused)
+// errNotSelected marks a refusal by a pool's selectors.
+var errNotSelected = fmt.Errorf("%w: not for this Service", errRefusedNow)
 
 // selectors say which Services may use a pool; nil selects all.
 type selectors struct {

@@ -99,6 +99,12 @@ type AddressPoolSpec struct {
 	// +optional
 	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
 
+	// ShareAcrossNamespaces lets Services of different namespaces share an address
+	// of the pool (annotation onelb.io/share). Default false: only Services of
+	// one namespace do.
+	// +optional
+	ShareAcrossNamespaces bool `json:"shareAcrossNamespaces,omitempty"`
+
 	// AvoidEdgeAddresses keeps IPv4 addresses that end in .0 or .255 from being
 	// given. Those that are in use stay.
 	// +optional

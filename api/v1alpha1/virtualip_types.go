@@ -100,6 +100,11 @@ type VirtualIPSpec struct {
 	// +listMapKey=uid
 	// +kubebuilder:validation:MaxItems=64
 	Services []ServiceReference `json:"services,omitempty"`
+	// Share is the key (annotation onelb.io/share) with which Services share the
+	// address. Empty: it is one Service's alone.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Share string `json:"share,omitempty"`
 	// ReleaseTime is when the last Service was taken off the address.
 	// +optional
 	ReleaseTime *metav1.Time `json:"releaseTime,omitempty"`
@@ -121,7 +126,15 @@ type ServiceReference struct {
 	Namespace string    `json:"namespace"`
 	Name      string    `json:"name"`
 	UID       types.UID `json:"uid"`
+	// Ports that the Service has of a shared address, for example 80/TCP,
+	// sorted. No two Services have the same one. Empty unless spec.share is set.
+	// +optional
+	// +listType=atomic
+	Ports []string `json:"ports,omitempty"`
 }
+
+// MaxSharing is how many Services may share an address.
+const MaxSharing = 64
 
 // VirtualIPRouter is the router side of an address.
 type VirtualIPRouter struct {

@@ -20,6 +20,11 @@ type Detail struct {
 	TrafficPolicy v1alpha1.TrafficPolicy
 	Interfaces    []string
 	Router        *v1alpha1.VirtualIPRouter
+	// Share is the key with which Services share the address; empty: none does.
+	Share string
+	// Ports are what the Service that the address is made for, or that owns it
+	// by [Store.Own], has of a shared address. Empty in what the store returns.
+	Ports []string
 }
 
 // newObject makes the VirtualIP for a record that is to be created.
@@ -37,7 +42,8 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 			Address:       r.Address.String(),
 			Pool:          r.Pool,
 			Role:          d.Role,
-			Services:      references(r.Owners),
+			Services:      references(r.Owners, d.Ports),
+			Share:         d.Share,
 			TrafficPolicy: d.TrafficPolicy,
 			Interfaces:    slices.Clone(d.Interfaces),
 			Router:        d.Router.DeepCopy(),
@@ -45,15 +51,17 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 	}
 }
 
-func references(owners []ipam.Owner) []v1alpha1.ServiceReference {
+func references(owners []ipam.Owner, ports []string) []v1alpha1.ServiceReference {
 	refs := make([]v1alpha1.ServiceReference, 0, len(owners))
 	for _, o := range owners {
-		refs = append(refs, v1alpha1.ServiceReference{Namespace: o.Namespace, Name: o.Name, UID: types.UID(o.UID)})
+		refs = append(refs, v1alpha1.ServiceReference{Namespace: o.Namespace, Name: o.Name, UID: types.UID(o.UID), Ports: ports})
 	}
-	slices.SortFunc(refs, func(a, b v1alpha1.ServiceReference) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
-	})
+	slices.SortFunc(refs, compareReferences)
 	return refs
+}
+
+func compareReferences(a, b v1alpha1.ServiceReference) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
 }
 
 // record converts an object. The object's address was checked when it was taken in.
@@ -69,6 +77,7 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 			TrafficPolicy: v.Spec.TrafficPolicy,
 			Interfaces:    v.Spec.Interfaces,
 			Router:        v.Spec.Router,
+			Share:         v.Spec.Share,
 		},
 	}
 	for _, o := range v.Spec.Services {

@@ -46,6 +46,7 @@ type Store struct {
 	mu      sync.RWMutex // guards all below
 	objects map[netip.Addr]*v1alpha1.VirtualIP
 	owned   map[types.UID]map[netip.Addr]struct{} // UID of a Service → its addresses
+	shared  map[string]map[netip.Addr]struct{}    // sharing key → addresses
 	// gone are UIDs of objects that this store removed and that the watch may
 	// still bring up once more.
 	gone map[types.UID]time.Time
@@ -69,6 +70,7 @@ func New(o Options) (*Store, error) {
 		timeout:   o.RequestTimeout,
 		objects:   map[netip.Addr]*v1alpha1.VirtualIP{},
 		owned:     map[types.UID]map[netip.Addr]struct{}{},
+		shared:    map[string]map[netip.Addr]struct{}{},
 		gone:      map[types.UID]time.Time{},
 		kept:      map[netip.Addr]types.UID{},
 	}
@@ -127,6 +129,18 @@ func (s *Store) OwnedBy(service types.UID) []ipam.Record {
 	defer s.mu.RUnlock()
 	out := make([]ipam.Record, 0, len(s.owned[service]))
 	for a := range s.owned[service] {
+		out = append(out, s.record(a, s.objects[a]))
+	}
+	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+// Shared returns the records with a sharing key, sorted by address.
+func (s *Store) Shared(key string) []ipam.Record {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []ipam.Record
+	for a := range s.shared[key] {
 		out = append(out, s.record(a, s.objects[a]))
 	}
 	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
@@ -200,10 +214,10 @@ func (s *Store) put(v *v1alpha1.VirtualIP) bool {
 	}
 	s.objects[a] = v
 	for _, ref := range v.Spec.Services {
-		if s.owned[ref.UID] == nil {
-			s.owned[ref.UID] = map[netip.Addr]struct{}{}
-		}
-		s.owned[ref.UID][a] = struct{}{}
+		enter(s.owned, ref.UID, a)
+	}
+	if v.Spec.Share != "" {
+		enter(s.shared, v.Spec.Share, a)
 	}
 	return true
 }
@@ -224,10 +238,22 @@ func (s *Store) remove(v *v1alpha1.VirtualIP) {
 // unindex needs s.mu.
 func (s *Store) unindex(a netip.Addr, v *v1alpha1.VirtualIP) {
 	for _, ref := range v.Spec.Services {
-		delete(s.owned[ref.UID], a)
-		if len(s.owned[ref.UID]) == 0 {
-			delete(s.owned, ref.UID)
-		}
+		leave(s.owned, ref.UID, a)
+	}
+	leave(s.shared, v.Spec.Share, a)
+}
+
+func enter[K comparable](m map[K]map[netip.Addr]struct{}, k K, a netip.Addr) {
+	if m[k] == nil {
+		m[k] = map[netip.Addr]struct{}{}
+	}
+	m[k][a] = struct{}{}
+}
+
+func leave[K comparable](m map[K]map[netip.Addr]struct{}, k K, a netip.Addr) {
+	delete(m[k], a)
+	if len(m[k]) == 0 {
+		delete(m, k)
 	}
 }
 

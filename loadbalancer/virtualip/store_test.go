@@ -27,6 +27,12 @@ var (
 func newStore(t *testing.T) (*Store, *fake.Clientset) {
 	t.Helper()
 	c := fake.New()
+	return secondStore(t, c), c
+}
+
+// secondStore is the store of another process on the same API server.
+func secondStore(t *testing.T, c *fake.Clientset) *Store {
+	t.Helper()
 	inf := client.NewVirtualIPInformer(c, 0)
 	s, err := New(Options{Client: c.VirtualIPs(), Informer: inf})
 	if err != nil {
@@ -39,7 +45,7 @@ func newStore(t *testing.T) (*Store, *fake.Clientset) {
 	for !inf.HasSynced() {
 		time.Sleep(time.Millisecond)
 	}
-	return s, c
+	return s
 }
 
 func create(t *testing.T, s *Store) ipam.Record {
@@ -71,7 +77,7 @@ func TestLifeOfARecord(t *testing.T) {
 	if err != nil || !r.OnHold || r.Phase != ipam.Active {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if err := s.Disown(ctx, addr, "u1"); err != nil {
+	if _, err := s.Disown(ctx, addr, "u1"); err != nil {
 		t.Fatal(err)
 	}
 	r, _ = s.Get(addr)
@@ -185,7 +191,7 @@ func TestStaleWatchEventIsIgnored(t *testing.T) {
 		t.Error("an old event undid our own write")
 	}
 	cur, _ := s.Get(addr)
-	if err := s.Disown(t.Context(), addr, "u1"); err != nil {
+	if _, err := s.Disown(t.Context(), addr, "u1"); err != nil {
 		t.Fatal(err)
 	}
 	cur, _ = s.Get(addr)
