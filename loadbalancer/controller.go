@@ -20,6 +20,9 @@ import (
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
+// Class is the loadBalancerClass of Services that are ours in any case.
+const Class = "onelb.io/lb"
+
 // Allocator is what the load balancer needs of IPAM.
 type Allocator interface {
 	// Allocate gives an owner one more address.
@@ -57,6 +60,9 @@ type Options struct {
 	// RetryAfter is the pace at which Services are tried again that wait for
 	// something that may come. Default 5s.
 	RetryAfter time.Duration
+	// NoDefaultClass leaves Services without a class to others; those that have
+	// addresses of ours keep them until they go.
+	NoDefaultClass bool
 	// Timeout is the longest that one Ensure takes. Default 25s.
 	Timeout time.Duration
 	// SweepInterval is how often the objects are checked against each other. Default 1m.

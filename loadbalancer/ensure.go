@@ -43,10 +43,14 @@ func (c *Controller) GetLoadBalancer(ctx context.Context, _ string, svc *corev1.
 	return status(svc, records), true, nil
 }
 
-// EnsureLoadBalancer gives the Service its addresses and returns them.
+// EnsureLoadBalancer gives the Service its addresses and returns them, or
+// cloudprovider.ImplementedElsewhere if its class is not ours.
 func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
+	if !c.ours(svc) {
+		return nil, cloudprovider.ImplementedElsewhere // bare: the library compares it
+	}
 	defer c.locks.lock(svc.UID)()
 	start := time.Now()
 	st, err := c.ensure(ctx, svc)

@@ -28,6 +28,7 @@ func init() {
 // Cloud implements cloudprovider.Interface.
 type Cloud struct {
 	config    *config.Config
+	options   Options
 	one       *one.Client
 	instances *instances.Instances
 	balancer  *lateBalancer
@@ -67,10 +68,14 @@ func New(r io.Reader) (*Cloud, error) {
 	}
 	return &Cloud{
 		config: cfg, one: client, instances: inst,
+		options:   Options{DefaultClass: true},
 		balancer:  newLateBalancer(),
 		informers: make(chan informers.SharedInformerFactory, 1),
 	}, nil
 }
+
+// Configure sets the options. Call it before Initialize.
+func (c *Cloud) Configure(o Options) { c.options = o }
 
 func credentials(c config.Credentials) one.CredentialSource {
 	if c.File != "" {

@@ -1,6 +1,24 @@
 package provider
 
-import "k8s.io/cloud-provider/options"
+import (
+	"github.com/spf13/pflag"
+	"k8s.io/cloud-provider/options"
+
+	"github.com/onelb/onelb/loadbalancer"
+)
+
+// Options are the provider's own flags.
+type Options struct {
+	// DefaultClass: Services without a loadBalancerClass are ours.
+	DefaultClass bool
+}
+
+// AddFlags adds the provider's flags, with their defaults.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&o.DefaultClass, "default-class", true,
+		"Serve Services of type LoadBalancer without a loadBalancerClass. With false, only those with loadBalancerClass "+
+			loadbalancer.Class+" are served; others that have addresses keep them until they are deleted.")
+}
 
 // SetDefaults sets what differs from the library's defaults. Flags still win.
 func SetDefaults(o *options.CloudControllerManagerOptions) {
