@@ -184,3 +184,33 @@ func TestDrainingEndsTheWait(t *testing.T) {
 		}
 	})
 }
+
+// A record that is active without owner is kept for somebody: its address stays
+// ours and on hold, and nobody gets it.
+func TestKeptWithoutOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newCloud(), newStore()
+		c.network("public", range4("10.0.0.1", 8))
+		p := start(t, c, s, nil)
+		defer p.stop()
+		p.SetPools([]PoolSpec{basePool("pub")})
+		p.mustBeReady("pub")
+		rec := p.mustAllocate("pub", IPv4)
+		settle()
+		s.edit(rec.Address, func(r *Record) { r.Owners = nil })
+		for range 7 {
+			if r := p.mustAllocate("pub", IPv4); r.Address == rec.Address {
+				t.Error("it was given to another")
+			}
+		}
+		if err := p.allocateErr(Request{Pool: "pub", Want: rec.Address}); !errors.Is(err, ErrTaken) {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		n := c.find("k8s", "c-pub")
+		if c.use(n.ID, rec.Address) != hold || s.all()[rec.Address].Phase != Active {
+			t.Errorf("after an hour: %q, %+v", c.use(n.ID, rec.Address), s.all()[rec.Address])
+		}
+	})
+}

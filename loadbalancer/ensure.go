@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 	}
 	c.pools.WaitSettled(ctx)
 	have := c.o.Store.OwnedBy(svc.UID)
-	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), c.pools.Views(), currentPools(have))
+	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), c.pools.Views(), currentPools(slices.Concat(c.o.Store.Retained(svc.Namespace, svc.Name), have)))
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +87,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 	if err := c.program(ctx, svc, records); err != nil {
 		return nil, err
 	}
-	if err := c.releaseOthers(ctx, svc, records); err != nil {
+	if err := c.releaseOthers(ctx, svc, records, false); err != nil {
 		return nil, err
 	}
 	return status(svc, records), nil
@@ -120,7 +121,7 @@ func (c *Controller) addresses(ctx context.Context, svc *corev1.Service, wants [
 		if err != nil {
 			return nil, err
 		}
-		r, _, err = c.keepOrAllocate(ctx, svc, want{Family: w.Family, Pools: []*poolView{inner}}, have, true)
+		r, _, err = c.keepOrAllocate(ctx, svc, want{Family: w.Family, Retain: w.Retain, Pools: []*poolView{inner}}, have, true)
 		if err != nil {
 			return nil, fmt.Errorf("inner address for %s: %w", out[len(out)-1].Address, err)
 		}
@@ -154,9 +155,12 @@ func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w 
 	if r, p := keepable(w, have, inner, alone); p != nil {
 		return c.keep(ctx, svc, w, r, p, inner)
 	}
+	if r, p := keepable(w, c.o.Store.Retained(svc.Namespace, svc.Name), inner, always); p != nil {
+		return c.comeBack(ctx, svc, w, r, p, inner)
+	}
 	var errs []error
 	for _, p := range w.Pools {
-		if err := checkPorts(svc, p); err != nil {
+		if err := cmp.Or(p.Barred, checkPorts(svc, p)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -266,20 +270,20 @@ func (c *Controller) programmed(ctx context.Context, svc *corev1.Service, r ipam
 
 // releaseOthers takes the Service off addresses that it no longer has to have.
 // It comes last: what replaces them works by then.
-func (c *Controller) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Record) error {
+func (c *Controller) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Record, retain bool) error {
 	for _, r := range c.o.Store.OwnedBy(svc.UID) {
 		if slices.ContainsFunc(keep, func(k ipam.Record) bool { return k.Address == r.Address }) {
 			continue
 		}
-		if err := c.release(ctx, svc, r.Address); err != nil {
+		if err := c.release(ctx, svc, r.Address, retain); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *Controller) release(ctx context.Context, svc *corev1.Service, a netip.Addr) error {
-	left, err := c.o.Store.Disown(ctx, a, svc.UID)
+func (c *Controller) release(ctx context.Context, svc *corev1.Service, a netip.Addr, retain bool) error {
+	left, err := c.o.Store.Disown(ctx, a, svc.UID, retain)
 	if err != nil {
 		return err
 	}
@@ -307,5 +311,6 @@ func (c *Controller) EnsureLoadBalancerDeleted(ctx context.Context, _ string, sv
 		return err
 	}
 	c.events.Cleared(svc)
-	return c.releaseOthers(ctx, svc, nil)
+	_, retain := svc.Annotations[annotation.Retain.Name]
+	return c.releaseOthers(ctx, svc, nil, retain)
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -30,6 +31,9 @@ type poolView struct {
 	selectors
 	// Families that the pool's network has static addresses of; nil while unknown.
 	Families []ipam.Family
+	// Barred says why the Service at hand may get no address of the pool; it
+	// keeps one that it has. Set by planWants.
+	Barred error
 	// Problem says why the pool cannot give addresses; nil if it can.
 	Problem error
 }
@@ -42,6 +46,8 @@ type want struct {
 	Address netip.Addr
 	// Share is the key with which the address is shared; empty: it is not.
 	Share string
+	// Retain is for how long the address is kept when the Service has gone.
+	Retain time.Duration
 	// Pools are the ones to try, in this order. The Service keeps an address
 	// that is from any of them if Keep says so.
 	Pools []*poolView
@@ -79,17 +85,14 @@ func planWants(svc *corev1.Service, ns labels.Set, pools []*poolView, current ma
 			return nil, refuse("address %s was asked for, but spec.ipFamilies has no %s", a, familyOf(a))
 		}
 	}
-	barred := map[string]error{}
 	for _, p := range pools {
-		if err := p.admit(svc, ns); err != nil {
-			barred[p.Name] = err
-		}
+		p.Barred = p.admit(svc, ns)
 	}
 	wants := make([]want, 0, len(families))
 	var missing []error
 	for _, f := range families {
-		w := want{Family: f, Address: addressOf(req.Addresses, f), Share: req.Share}
-		w.Pools, err = candidates(req.Pool, pools, barred, f, current[f], w.Address.IsValid())
+		w := want{Family: f, Address: addressOf(req.Addresses, f), Share: req.Share, Retain: req.Retain}
+		w.Pools, err = candidates(req.Pool, pools, f, current[f], w.Address.IsValid())
 		if err != nil {
 			missing = append(missing, err)
 			continue
@@ -130,7 +133,7 @@ func serviceFamilies(svc *corev1.Service) ([]ipam.Family, error) {
 // A pool with a problem is left out, unless it is the only one that fits: then
 // its problem is the error. So is one that is barred to the Service, unless
 // the Service has an address of it already.
-func candidates(named string, pools []*poolView, barred map[string]error, f ipam.Family, current string, wanted bool) ([]*poolView, error) {
+func candidates(named string, pools []*poolView, f ipam.Family, current string, wanted bool) ([]*poolView, error) {
 	if named != "" {
 		i := slices.IndexFunc(pools, func(p *poolView) bool { return p.Name == named })
 		if i < 0 {
@@ -138,8 +141,8 @@ func candidates(named string, pools []*poolView, barred map[string]error, f ipam
 				errNoPool, named, annotation.Pool.Name, poolNames(pools))
 		}
 		pools = []*poolView{pools[i]}
-		if err := barred[named]; err != nil && named != current {
-			return nil, fmt.Errorf("%w; name another pool with annotation %s, or ask the pool's owner", err, annotation.Pool.Name)
+		if p := pools[0]; p.Barred != nil && named != current {
+			return nil, fmt.Errorf("%w; name another pool with annotation %s, or ask the pool's owner", p.Barred, annotation.Pool.Name)
 		}
 	} else {
 		pools = slices.DeleteFunc(slices.Clone(pools), func(p *poolView) bool {
@@ -159,8 +162,8 @@ func candidates(named string, pools []*poolView, barred map[string]error, f ipam
 	var problems []error
 	for _, p := range sorted {
 		switch {
-		case barred[p.Name] != nil && p.Name != current:
-			problems = append(problems, barred[p.Name])
+		case p.Barred != nil && p.Name != current:
+			problems = append(problems, p.Barred)
 		case p.Problem != nil && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s: %w", p.Name, p.Problem))
 		case p.Families != nil && !slices.Contains(p.Families, f):
@@ -220,7 +223,7 @@ func addressOf(addrs []netip.Addr, f ipam.Family) netip.Addr {
 func detailFor(svc *corev1.Service, w want, p *poolView, inner bool) virtualip.Detail {
 	d := virtualip.Detail{
 		Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster, Interfaces: p.Interfaces,
-		Share: w.Share, Ports: sharedPorts(svc, w.Share),
+		Share: w.Share, Ports: sharedPorts(svc, w.Share), Retain: w.Retain,
 	}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
 		d.TrafficPolicy = v1alpha1.TrafficPolicyLocal

@@ -56,7 +56,7 @@ func (c *Controller) joinable(svc *corev1.Service, w want) (ipam.Record, *poolVi
 	for _, p := range w.Pools {
 		for _, r := range c.o.Store.Shared(w.Share) {
 			mine := p.ShareAcross || !slices.ContainsFunc(r.Owners, func(o ipam.Owner) bool { return o.Namespace != svc.Namespace })
-			if mine && fits(r, w, p, false) {
+			if mine && p.Barred == nil && len(r.Owners) > 0 && fits(r, w, p, false) {
 				return r, p
 			}
 		}
@@ -161,7 +161,7 @@ func (c *Controller) withdraw(ctx context.Context, svc *corev1.Service, r ipam.R
 			return errors.Join(why, fmt.Errorf("take %s out of the status: %w", r.Address, err))
 		}
 	}
-	if err := c.release(ctx, svc, r.Address); err != nil {
+	if err := c.release(ctx, svc, r.Address, false); err != nil {
 		return errors.Join(why, err)
 	}
 	return why

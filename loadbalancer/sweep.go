@@ -110,7 +110,7 @@ func (c *Controller) dropIfGone(ctx context.Context, v *v1alpha1.VirtualIP, ref 
 	if err != nil {
 		return
 	}
-	if _, err := c.o.Store.Disown(ctx, a, ref.UID); err != nil {
+	if _, err := c.o.Store.Disown(ctx, a, ref.UID, true); err != nil {
 		log.Error(err, "Cannot release the address of a Service that is gone; trying again", "virtualIP", klog.KObj(v))
 		return
 	}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -26,16 +28,17 @@ const changeAttempts = 10
 // Service of it has: traffic policy, interfaces, router, sharing key and ports.
 // admit decides on the very object that is then written, compare-and-swap: what
 // it has seen is still so when the write succeeds. It may be called several
-// times, and is not called if there is nothing to write. ErrReleased,
-// ipam.ErrNotFound: no Service has the address any more.
+// times, and is not called if there is nothing to write. An address
+// without Services can be owned while it is kept for the Service's name.
+// ErrReleased, ipam.ErrNotFound: it is too late for that.
 func (s *Store) Own(ctx context.Context, a netip.Addr, service v1alpha1.ServiceReference, d Detail, admit func(*v1alpha1.VirtualIP) error) (ipam.Record, error) {
-	service.Ports = d.Ports
+	service.Ports, service.Retain = d.Ports, d.retain()
 	return s.change(ctx, a, func(v *v1alpha1.VirtualIP) (map[string]any, error) {
 		i := slices.IndexFunc(v.Spec.Services, func(r v1alpha1.ServiceReference) bool { return r.UID == service.UID })
-		if i >= 0 && slices.Equal(v.Spec.Services[i].Ports, service.Ports) && sameDetail(v, d) {
+		if i >= 0 && equality.Semantic.DeepEqual(v.Spec.Services[i], service) && sameDetail(v, d) {
 			return nil, nil
 		}
-		if len(v.Spec.Services) == 0 || !v.DeletionTimestamp.IsZero() {
+		if !v.DeletionTimestamp.IsZero() || len(v.Spec.Services) == 0 && !keptFor(v, service) {
 			return nil, fmt.Errorf("VirtualIP %s: %w", v.Name, ErrReleased)
 		}
 		if err := admit(v); err != nil {
@@ -45,7 +48,7 @@ func (s *Store) Own(ctx context.Context, a netip.Addr, service v1alpha1.ServiceR
 		refs = append(refs, service)
 		slices.SortFunc(refs, compareReferences)
 		return map[string]any{
-			"services": refs, "share": d.Share,
+			"services": refs, "share": d.Share, "retain": nil, "releaseTime": nil,
 			"trafficPolicy": d.TrafficPolicy, "interfaces": d.Interfaces, "router": d.Router,
 		}, nil
 	})
@@ -56,25 +59,54 @@ func sameDetail(v *v1alpha1.VirtualIP, d Detail) bool {
 		(v.Spec.Router == nil) == (d.Router == nil) && (d.Router == nil || *v.Spec.Router == *d.Router)
 }
 
+// Left is what became of an address that a Service was taken off.
+type Left struct {
+	// Services that have it still.
+	Services int
+	// Until is when it is released, if it is kept for the name of the Service.
+	Until time.Time
+}
+
 // Disown takes a Service off an address. Without Services the address begins
-// to be released. It returns how many Services are left.
-func (s *Store) Disown(ctx context.Context, a netip.Addr, service types.UID) (left int, err error) {
+// to be released, or, with retain and if the Service has asked for it, is kept
+// for the next Service of its name.
+func (s *Store) Disown(ctx context.Context, a netip.Addr, service types.UID, retain bool) (left Left, err error) {
 	_, err = s.change(ctx, a, func(v *v1alpha1.VirtualIP) (map[string]any, error) {
 		refs := without(v.Spec.Services, service)
-		left = len(refs)
-		if left == len(v.Spec.Services) {
+		left = Left{Services: len(refs)}
+		if len(refs) == len(v.Spec.Services) {
 			return nil, nil
 		}
 		spec := map[string]any{"services": refs}
-		if left == 0 {
+		if len(refs) == 0 {
 			spec["releaseTime"] = metav1.Now()
+			if last := v.Spec.Services[0]; retain && last.Retain != nil {
+				left.Until = time.Now().Add(last.Retain.Duration)
+				spec["retain"] = v1alpha1.Retention{Namespace: last.Namespace, Name: last.Name, Until: metav1.NewTime(left.Until)}
+			}
 		}
 		return spec, nil
 	})
 	if errors.Is(err, ipam.ErrNotFound) {
-		return 0, nil // no object: nothing to disown
+		return Left{}, nil // no object: nothing to disown
 	}
 	return left, err
+}
+
+// retained reports whether an address without Services is kept for somebody. It
+// ends by itself, when the time is over or the object is to be deleted.
+func retained(v *v1alpha1.VirtualIP) bool {
+	return len(v.Spec.Services) == 0 && v.Spec.Retain != nil && v.DeletionTimestamp.IsZero() && time.Now().Before(v.Spec.Retain.Until.Time)
+}
+
+// retainMargin is how long before its end a kept address is no longer handed
+// out, so that nobody gets it at the moment at which IPAM begins to release it.
+// It covers the clocks of two leaders too.
+const retainMargin = 5 * time.Second
+
+func keptFor(v *v1alpha1.VirtualIP, s v1alpha1.ServiceReference) bool {
+	r := v.Spec.Retain
+	return retained(v) && r.Namespace == s.Namespace && r.Name == s.Name && time.Until(r.Until.Time) > retainMargin
 }
 
 func without(refs []v1alpha1.ServiceReference, service types.UID) []v1alpha1.ServiceReference {

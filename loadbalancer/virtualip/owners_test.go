@@ -1,16 +1,19 @@
 package virtualip
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/onelb/onelb/api/client/fake"
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
 )
@@ -62,14 +65,14 @@ func TestOwnJoinsUntilTheLastHasLeft(t *testing.T) {
 	if _, err := s.Own(ctx, addr, service("a"), shared("443/TCP"), func(*v1alpha1.VirtualIP) error { return errClash }); err != nil || len(c.Actions()) != writes {
 		t.Errorf("%v: nothing changed, nothing is written", err)
 	}
-	if left, err := s.Disown(ctx, addr, "b"); left != 1 || err != nil {
-		t.Errorf("%d left, %v", left, err)
+	if left, err := s.Disown(ctx, addr, "b", false); left.Services != 1 || err != nil {
+		t.Errorf("%+v left, %v", left, err)
 	}
 	if r, _ := s.Get(addr); r.Phase != ipam.Active {
 		t.Errorf("%+v: a has it still", r)
 	}
-	if left, err := s.Disown(ctx, addr, "a"); left != 0 || err != nil {
-		t.Errorf("%d left, %v", left, err)
+	if left, err := s.Disown(ctx, addr, "a", false); left.Services != 0 || err != nil {
+		t.Errorf("%+v left, %v", left, err)
 	}
 	if r, _ := s.Get(addr); r.Phase != ipam.Releasing {
 		t.Errorf("%+v, want it to be released", r)
@@ -132,7 +135,7 @@ func TestOwnAndDisownAtOnce(t *testing.T) {
 					}
 					continue
 				}
-				if _, err := s.Disown(ctx, addr, ref.UID); err == nil {
+				if _, err := s.Disown(ctx, addr, ref.UID, false); err == nil {
 					in[i] = false
 				} else if !errors.Is(err, ipam.ErrConflict) {
 					t.Error(err)
@@ -166,4 +169,88 @@ func TestOwnAndDisownAtOnce(t *testing.T) {
 			t.Errorf("s%d: on the address %v, told so %v", i, got, want)
 		}
 	}
+}
+
+func TestRetain(t *testing.T) {
+	s, c := newStore(t)
+	ctx := t.Context()
+	d := detail
+	d.Retain = time.Hour
+	if _, err := s.Create(ctx, ipam.Record{Address: addr, Pool: "p", Owners: []ipam.Owner{owner}, Detail: d}); err != nil {
+		t.Fatal(err)
+	}
+	left, err := s.Disown(ctx, addr, "u1", true)
+	if err != nil || time.Until(left.Until) < 59*time.Minute {
+		t.Fatalf("%+v, %v", left, err)
+	}
+	if r, _ := s.Get(addr); r.Phase != ipam.Active || len(r.Owners) != 0 {
+		t.Errorf("%+v, want it to be kept", r)
+	}
+	if len(s.Retained("ns", "web")) != 1 || len(s.Retained("ns", "other")) != 0 {
+		t.Error("index of names")
+	}
+	all := func(*v1alpha1.VirtualIP) error { return nil }
+	if _, err := s.Own(ctx, addr, service("other"), detail, all); !errors.Is(err, ErrReleased) {
+		t.Errorf("%v, want ErrReleased for another name", err)
+	}
+	again := v1alpha1.ServiceReference{Namespace: "ns", Name: "web", UID: "u2"}
+	if r, err := s.Own(ctx, addr, again, d, all); err != nil || len(r.Owners) != 1 || r.Owners[0].UID != "u2" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	v, err := c.VirtualIPs().Get(ctx, addr.String(), metav1.GetOptions{})
+	if err != nil || v.Spec.Retain != nil || v.Spec.ReleaseTime != nil {
+		t.Errorf("%+v, %v", v.Spec, err)
+	}
+	if left, err := s.Disown(ctx, addr, "u2", true); err != nil || left.Until.IsZero() {
+		t.Fatalf("%+v, %v", left, err)
+	}
+	t.Run("time over", func(t *testing.T) {
+		s, err := expired(t, s, c, -time.Second)
+		if r, _ := s.Get(addr); err == nil || r.Phase != ipam.Releasing {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+	t.Run("nearly over", func(t *testing.T) {
+		s, err := expired(t, s, c, 3*time.Second)
+		if r, _ := s.Get(addr); !errors.Is(err, ErrReleased) || r.Phase != ipam.Active {
+			t.Errorf("%+v, %v: IPAM may be about to release it", r, err)
+		}
+	})
+	t.Run("deleted by a person", func(t *testing.T) {
+		if _, err := expired(t, s, c, time.Hour); err != nil {
+			t.Fatal(err) // u3 has come in time
+		}
+		if _, err := s.Own(ctx, addr, v1alpha1.ServiceReference{Namespace: "ns", Name: "web", UID: "u3"}, d, all); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := s.Disown(ctx, addr, "u3", true); err != nil || left.Until.IsZero() {
+			t.Fatalf("%+v, %v", left, err)
+		}
+		if err := c.VirtualIPs().Delete(ctx, addr.String(), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Own(ctx, addr, again, d, all); !errors.Is(err, ErrReleased) {
+			t.Errorf("%v, want ErrReleased", err)
+		}
+		if r, _ := s.Get(addr); r.Phase != ipam.Releasing {
+			t.Errorf("%+v, want it to be released", r)
+		}
+	})
+}
+
+// expired moves the end of the retention, and tries to own the address.
+func expired(t *testing.T, s *Store, c *fake.Clientset, in time.Duration) (*Store, error) {
+	t.Helper()
+	until, err := json.Marshal(metav1.NewTime(time.Now().Add(in)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch := fmt.Sprintf(`{"spec":{"services":[],"retain":{"namespace":"ns","name":"web","until":%s}}}`, until)
+	n, err := c.VirtualIPs().Patch(t.Context(), addr.String(), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.put(n)
+	_, err = s.Own(t.Context(), addr, v1alpha1.ServiceReference{Namespace: "ns", Name: "web", UID: "u3"}, detail, func(*v1alpha1.VirtualIP) error { return nil })
+	return s, err
 }

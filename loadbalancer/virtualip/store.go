@@ -47,6 +47,7 @@ type Store struct {
 	objects map[netip.Addr]*v1alpha1.VirtualIP
 	owned   map[types.UID]map[netip.Addr]struct{} // UID of a Service → its addresses
 	shared  map[string]map[netip.Addr]struct{}    // sharing key → addresses
+	names   map[string]map[netip.Addr]struct{}    // namespace/name → addresses kept for it
 	// gone are UIDs of objects that this store removed and that the watch may
 	// still bring up once more.
 	gone map[types.UID]time.Time
@@ -71,6 +72,7 @@ func New(o Options) (*Store, error) {
 		objects:   map[netip.Addr]*v1alpha1.VirtualIP{},
 		owned:     map[types.UID]map[netip.Addr]struct{}{},
 		shared:    map[string]map[netip.Addr]struct{}{},
+		names:     map[string]map[netip.Addr]struct{}{},
 		gone:      map[types.UID]time.Time{},
 		kept:      map[netip.Addr]types.UID{},
 	}
@@ -142,6 +144,21 @@ func (s *Store) Shared(key string) []ipam.Record {
 	var out []ipam.Record
 	for a := range s.shared[key] {
 		out = append(out, s.record(a, s.objects[a]))
+	}
+	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+// Retained returns the records that are kept for a Service of this name, sorted
+// by address.
+func (s *Store) Retained(namespace, name string) []ipam.Record {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []ipam.Record
+	for a := range s.names[namespace+"/"+name] {
+		if v := s.objects[a]; keptFor(v, v1alpha1.ServiceReference{Namespace: namespace, Name: name}) {
+			out = append(out, s.record(a, v))
+		}
 	}
 	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
 	return out
@@ -219,6 +236,9 @@ func (s *Store) put(v *v1alpha1.VirtualIP) bool {
 	if v.Spec.Share != "" {
 		enter(s.shared, v.Spec.Share, a)
 	}
+	if r := v.Spec.Retain; r != nil {
+		enter(s.names, r.Namespace+"/"+r.Name, a)
+	}
 	return true
 }
 
@@ -241,6 +261,9 @@ func (s *Store) unindex(a netip.Addr, v *v1alpha1.VirtualIP) {
 		leave(s.owned, ref.UID, a)
 	}
 	leave(s.shared, v.Spec.Share, a)
+	if r := v.Spec.Retain; r != nil {
+		leave(s.names, r.Namespace+"/"+r.Name, a)
+	}
 }
 
 func enter[K comparable](m map[K]map[netip.Addr]struct{}, k K, a netip.Addr) {

@@ -77,7 +77,7 @@ func TestLifeOfARecord(t *testing.T) {
 	if err != nil || !r.OnHold || r.Phase != ipam.Active {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if _, err := s.Disown(ctx, addr, "u1"); err != nil {
+	if _, err := s.Disown(ctx, addr, "u1", false); err != nil {
 		t.Fatal(err)
 	}
 	r, _ = s.Get(addr)
@@ -176,7 +176,12 @@ func TestRestoreLeavesNoGap(t *testing.T) {
 }
 
 func TestStaleWatchEventIsIgnored(t *testing.T) {
-	s, c := newStore(t)
+	// The informer does not run: its events are those of this test alone.
+	c := fake.New()
+	s, err := New(Options{Client: c.VirtualIPs(), Informer: client.NewVirtualIPInformer(c, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := create(t, s)
 	old, err := c.VirtualIPs().Get(t.Context(), addr.String(), metav1.GetOptions{})
 	if err != nil {
@@ -191,7 +196,7 @@ func TestStaleWatchEventIsIgnored(t *testing.T) {
 		t.Error("an old event undid our own write")
 	}
 	cur, _ := s.Get(addr)
-	if _, err := s.Disown(t.Context(), addr, "u1"); err != nil {
+	if _, err := s.Disown(t.Context(), addr, "u1", false); err != nil {
 		t.Fatal(err)
 	}
 	cur, _ = s.Get(addr)
