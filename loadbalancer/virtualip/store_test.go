@@ -48,6 +48,17 @@ func secondStore(t *testing.T, c *fake.Clientset) *Store {
 	return s
 }
 
+// deafStore is a store whose informer does not run: it knows what it has
+// written, and what it reads when a write fails.
+func deafStore(t *testing.T, c *fake.Clientset) *Store {
+	t.Helper()
+	s, err := New(Options{Client: c.VirtualIPs(), Informer: client.NewVirtualIPInformer(c, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func create(t *testing.T, s *Store) ipam.Record {
 	t.Helper()
 	r, err := s.Create(t.Context(), ipam.Record{Address: addr, Pool: "p", Owners: []ipam.Owner{owner}, Detail: detail})
@@ -178,10 +189,7 @@ func TestRestoreLeavesNoGap(t *testing.T) {
 func TestStaleWatchEventIsIgnored(t *testing.T) {
 	// The informer does not run: its events are those of this test alone.
 	c := fake.New()
-	s, err := New(Options{Client: c.VirtualIPs(), Informer: client.NewVirtualIPInformer(c, 0)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := deafStore(t, c)
 	r := create(t, s)
 	old, err := c.VirtualIPs().Get(t.Context(), addr.String(), metav1.GetOptions{})
 	if err != nil {
