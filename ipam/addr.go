@@ -98,16 +98,77 @@ func position(first netip.Addr, size int, a netip.Addr) (int, bool) {
 	return int(d), true
 }
 
-// within reports whether a pool that is limited to these ranges may give a. No
-// ranges: no limit. A pool that is limited to IPv4 ranges gives no IPv6 addresses.
-func within(limits []AddressRange, a netip.Addr) bool {
-	if len(limits) == 0 {
+// limits are what a pool may give of its network. The zero value allows all.
+type limits struct {
+	ranges  []AddressRange
+	noEdges bool
+}
+
+// none reports whether there is no limit at all.
+func (l limits) none() bool { return len(l.ranges) == 0 && !l.noEdges }
+
+// allow reports whether the pool may give a. A pool that is limited to IPv4
+// ranges gives no IPv6 addresses.
+func (l limits) allow(a netip.Addr) bool {
+	if l.noEdges && isEdge(a) {
+		return false
+	}
+	if len(l.ranges) == 0 {
 		return true
 	}
-	for _, l := range limits {
-		if l.Start.BitLen() == a.BitLen() && !a.Less(l.Start) && !l.End.Less(a) {
+	for _, r := range l.ranges {
+		if r.Start.BitLen() == a.BitLen() && !a.Less(r.Start) && !r.End.Less(a) {
 			return true
 		}
 	}
 	return false
+}
+
+// overlap reports whether the pool may give any address from first to last.
+func (l limits) overlap(first, last netip.Addr) bool {
+	if len(l.ranges) == 0 {
+		return l.inside(first, last)
+	}
+	for _, r := range l.ranges {
+		if r.Start.BitLen() != first.BitLen() {
+			continue
+		}
+		from, to := first, last
+		if from.Less(r.Start) {
+			from = r.Start
+		}
+		if r.End.Less(to) {
+			to = r.End
+		}
+		if !to.Less(from) && l.inside(from, to) {
+			return true
+		}
+	}
+	return false
+}
+
+// inside reports whether a run has an address that may be given. At most two
+// in a row are edges, .255 and .0.
+func (l limits) inside(from, to netip.Addr) bool {
+	for range 3 {
+		if !from.IsValid() || to.Less(from) {
+			return false
+		}
+		if !l.noEdges || !isEdge(from) {
+			return true
+		}
+		from = from.Next()
+	}
+	return false
+}
+
+// isEdge reports whether an address ends in .0 or .255. Some old clients and
+// firewalls take them for the network's or its broadcast address, whatever the
+// netmask is.
+func isEdge(a netip.Addr) bool {
+	if !a.Is4() {
+		return false
+	}
+	last := a.As4()[3]
+	return last == 0 || last == 255
 }

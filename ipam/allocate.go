@@ -27,7 +27,7 @@ var errPending = errors.New("not looked at yet")
 // ahead; otherwise it waits until more are reserved, ctx ends, or it is clear
 // that there are none. It is safe for concurrent use.
 //
-// Errors: ErrUnknownPool, ErrLeaving, what makes the pool not ready
+// Errors: ErrUnknownPool, ErrLeaving, ErrDraining, what makes the pool not ready
 // (ErrNotFound, ErrForeign, ...), ErrNoSpace, ErrDenied, and for a wanted
 // address ErrOutside, ErrTaken and ErrInUse. After any other error, for
 // example one of the store, the record may exist nevertheless: look for one of
@@ -128,7 +128,7 @@ func (p *pool) takeAny(f Family) (*half, error) {
 	if h := p.index.pick(f, p.wishes); h != nil {
 		return h, nil
 	}
-	if p.parent != nil && !offers(*p.parent, p.spec.Ranges, f) && p.index.nfree[f.index()] == 0 {
+	if p.parent != nil && !offers(*p.parent, p.spec.limits(), f) && p.index.nfree[f.index()] == 0 {
 		return nil, fmt.Errorf("%s has no static %s addresses that the pool may give: %w", p.parentName(), f, ErrNoSpace)
 	}
 	if err := p.verdicts[f.index()].current(); err != nil {

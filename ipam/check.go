@@ -84,18 +84,18 @@ func (k *keeper) readParent(ctx context.Context, spec PoolSpec) error {
 	if n.Parent != NoNetwork {
 		return fmt.Errorf("network %q (%d) is a reservation itself, name the network %d that it is from: %w", n.Name, n.ID, n.Parent, ErrUnusable)
 	}
-	if !offers(n, spec.Ranges, IPv4) && !offers(n, spec.Ranges, IPv6) {
-		return fmt.Errorf("network %q (%d) has no static addresses%s: %w", n.Name, n.ID, inLimits(spec.Ranges), ErrUnusable)
+	if !offers(n, spec.limits(), IPv4) && !offers(n, spec.limits(), IPv6) {
+		return fmt.Errorf("network %q (%d) has no static addresses%s: %w", n.Name, n.ID, inLimits(spec.limits()), ErrUnusable)
 	}
 	k.setParent(n)
 	return nil
 }
 
-func inLimits(limits []AddressRange) string {
-	if len(limits) == 0 {
+func inLimits(l limits) string {
+	if l.none() {
 		return ""
 	}
-	return " in the ranges of the pool"
+	return " that the pool may give (ranges, avoidEdgeAddresses)"
 }
 
 func (k *keeper) setParent(n Network) {

@@ -36,6 +36,8 @@ var (
 	ErrUnusable = errors.New("cannot be used")
 	// ErrLeaving: the pool is being removed.
 	ErrLeaving = errors.New("pool is being removed")
+	// ErrDraining: the pool gives no new addresses.
+	ErrDraining = errors.New("pool is draining, it gives no new addresses")
 	// ErrConflict: the record was changed by somebody else; read it again.
 	ErrConflict = errors.New("record has changed")
 )

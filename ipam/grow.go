@@ -69,13 +69,13 @@ func (k *keeper) makeReservation(ctx context.Context) (Network, error) {
 func (k *keeper) has(f Family) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.parent != nil && offers(*k.parent, k.spec.Ranges, f)
+	return k.parent != nil && offers(*k.parent, k.spec.limits(), f)
 }
 
 // shortage is how many addresses of a family are missing to what is wanted
 // ahead and waited for. The caller holds mu.
 func (k *keeper) shortage(i int) int {
-	if !k.ready || k.leaving() || k.parent == nil || !offers(*k.parent, k.spec.Ranges, families[i]) {
+	if !k.ready || k.leaving() || k.spec.Draining || k.parent == nil || !offers(*k.parent, k.spec.limits(), families[i]) {
 		return 0
 	}
 	return max(0, k.spec.ReserveAhead+k.waiting[i]-k.index.nfree[i])
@@ -200,10 +200,10 @@ func (k *keeper) cut(ctx context.Context, f Family, want int, into NetworkID) (N
 	var id NetworkID
 	var size int
 	var err error
-	if len(spec.Ranges) == 0 {
+	if spec.limits().none() {
 		id, size, err = k.cutAnywhere(ctx, parent, f, want, into)
 	} else {
-		id, size, err = k.cutInside(ctx, parent.ID, spec.Ranges, f, want, into)
+		id, size, err = k.cutInside(ctx, parent.ID, spec.limits(), f, want, into)
 	}
 	if err == nil {
 		k.count(func(c *Counters) { c.Reserved += uint64(size) })
@@ -248,7 +248,7 @@ func (k *keeper) cutAnywhere(ctx context.Context, parent Network, f Family, want
 
 // cutInside chooses the addresses inside the pool's limits, from what is read
 // of the network just before.
-func (k *keeper) cutInside(ctx context.Context, parent NetworkID, limits []AddressRange, f Family, want int, into NetworkID) (NetworkID, int, error) {
+func (k *keeper) cutInside(ctx context.Context, parent NetworkID, l limits, f Family, want int, into NetworkID) (NetworkID, int, error) {
 	n, err := k.networks.Get(ctx, parent)
 	if err != nil {
 		return NoNetwork, 0, fmt.Errorf("network %d: %w", parent, err)
@@ -260,10 +260,10 @@ func (k *keeper) cutInside(ctx context.Context, parent NetworkID, limits []Addre
 		}
 	}
 	for {
-		runs, _ := freeRuns(n, limits, f, func(a netip.Addr) bool { return !k.refused[a].IsZero() })
+		runs, _ := freeRuns(n, l, f, func(a netip.Addr) bool { return !k.refused[a].IsZero() })
 		u, ok := bestRun(runs, want)
 		if !ok {
-			return NoNetwork, 0, fmt.Errorf("%s in the ranges of the pool: %w", f, ErrNoSpace)
+			return NoNetwork, 0, fmt.Errorf("%s that the pool may give: %w", f, ErrNoSpace)
 		}
 		for u.Size > 0 {
 			id, err := k.reserve(ctx, u, parent, into)

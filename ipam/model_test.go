@@ -81,7 +81,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		rng: rand.New(rand.NewPCG(seed, 1)), created: map[string]netip.Addr{}, claims: map[netip.Addr]bool{},
 	}
 	m.parents = []NetworkID{
-		m.cloud.network("public", range4("10.0.0.1", 60), Range{Kind: RangeEther, Size: 10}, pairs("10.0.1.1", "2001:db8:1::1", 40)),
+		m.cloud.network("public", range4("10.0.8.230", 60), Range{Kind: RangeEther, Size: 10}, pairs("10.0.1.1", "2001:db8:1::1", 40)),
 		m.cloud.network("private", range4("10.1.0.1", 40), range6("2001:db8:2::1", 30)),
 	}
 	a, b := basePool("a"), basePool("b")
@@ -270,7 +270,7 @@ func (m *model) allocate() string {
 }
 
 func (m *model) anyAddress(r Request) netip.Addr {
-	first := map[string]string{"a4": "10.0.0.1", "a6": "2001:db8:1::1", "b4": "10.1.0.1", "b6": "2001:db8:2::1"}
+	first := map[string]string{"a4": "10.0.8.230", "a6": "2001:db8:1::1", "b4": "10.1.0.1", "b6": "2001:db8:2::1"}
 	return advance(addr(first[fmt.Sprint(r.Pool, int(r.Family))]), m.n(45))
 }
 
@@ -378,15 +378,19 @@ func (m *model) stopOne() string {
 	return "stop"
 }
 
-// repool changes the pools: b goes, or comes back, or a is tuned.
+// repool changes the pools: b goes, or comes back, or a is tuned or drained.
 func (m *model) repool() string {
-	switch m.n(3) {
+	switch m.n(5) {
 	case 0:
 		m.pools[1].Leaving = !m.pools[1].Leaving
 	case 1:
 		m.pools[0].ReserveAhead = m.n(8)
 	case 2:
 		m.pools[0].ChunkSize = 1 + m.n(12)
+	case 3:
+		m.pools[0].AvoidEdges = !m.pools[0].AvoidEdges
+	case 4:
+		m.pools[0].Draining = !m.pools[0].Draining
 	}
 	for _, p := range m.procs {
 		if p != nil {
@@ -438,7 +442,7 @@ func (m *model) quiesce() {
 			m.procs[i] = nil
 		}
 	}
-	m.pools[1].Leaving = false
+	m.pools[1].Leaving, m.pools[0].Draining = false, false
 	for _, n := range m.cloud.nets {
 		for _, r := range n.ranges {
 			maps.DeleteFunc(r.use, func(_ int, use string) bool { return strings.HasPrefix(use, "VM ") })

@@ -13,7 +13,7 @@ type run struct {
 // pool may give and that nobody is seen to use, in the order of the ranges.
 // Leases of strangers may be invisible: a run is then a guess, and complete is
 // false. avoid leaves out addresses that are known to be refused.
-func freeRuns(n Network, limits []AddressRange, f Family, avoid func(netip.Addr) bool) (runs []run, complete bool) {
+func freeRuns(n Network, l limits, f Family, avoid func(netip.Addr) bool) (runs []run, complete bool) {
 	complete = true
 	for _, r := range n.Ranges {
 		if !r.first(f).IsValid() {
@@ -25,12 +25,12 @@ func freeRuns(n Network, limits []AddressRange, f Family, avoid func(netip.Addr)
 		if r.Used >= r.Size {
 			continue
 		}
-		runs = append(runs, r.freeRuns(limits, f, avoid)...)
+		runs = append(runs, r.freeRuns(l, f, avoid)...)
 	}
 	return runs, complete
 }
 
-func (r Range) freeRuns(limits []AddressRange, f Family, avoid func(netip.Addr) bool) []run {
+func (r Range) freeRuns(l limits, f Family, avoid func(netip.Addr) bool) []run {
 	used := r.leased(f)
 	var runs []run
 	open := false
@@ -39,7 +39,7 @@ func (r Range) freeRuns(limits []AddressRange, f Family, avoid func(netip.Addr) 
 		if i > 0 {
 			a = a.Next()
 		}
-		if used[i] || !within(limits, a) || (avoid != nil && avoid(a)) {
+		if used[i] || !l.allow(a) || (avoid != nil && avoid(a)) {
 			open = false
 			continue
 		}
@@ -55,8 +55,8 @@ func (r Range) freeRuns(limits []AddressRange, f Family, avoid func(netip.Addr) 
 // leased returns the places in the range with a visible lease.
 func (r Range) leased(f Family) map[int]bool {
 	used := make(map[int]bool, len(r.Leases))
-	for _, l := range r.Leases {
-		if i, ok := r.place(l); ok {
+	for _, lease := range r.Leases {
+		if i, ok := r.place(lease); ok {
 			used[i] = true
 		}
 	}
@@ -82,7 +82,7 @@ func (r Range) room(f Family) int {
 		return max(0, r.Size-r.Used)
 	}
 	longest := 0
-	for _, u := range r.freeRuns(nil, f, nil) {
+	for _, u := range r.freeRuns(limits{}, f, nil) {
 		longest = max(longest, u.Size)
 	}
 	return longest
@@ -105,14 +105,14 @@ func bestRun(runs []run, want int) (run, bool) {
 
 // countFree is the number of addresses of a family that the network could
 // still give to a pool.
-func countFree(n Network, limits []AddressRange, f Family) int {
+func countFree(n Network, l limits, f Family) int {
 	total := 0
 	for _, r := range n.Ranges {
 		if !r.first(f).IsValid() || r.Used >= r.Size {
 			continue
 		}
 		free := 0
-		for _, u := range r.freeRuns(limits, f, nil) {
+		for _, u := range r.freeRuns(l, f, nil) {
 			free += u.Size
 		}
 		total += max(0, min(free, r.Size-r.Used))
@@ -122,20 +122,14 @@ func countFree(n Network, limits []AddressRange, f Family) int {
 
 // offers reports whether the network has a static address of the family that
 // the pool may give, used or not.
-func offers(n Network, limits []AddressRange, f Family) bool {
+func offers(n Network, l limits, f Family) bool {
 	for _, r := range n.Ranges {
 		first := r.first(f)
 		if !first.IsValid() || r.Size < 1 {
 			continue
 		}
-		last := advance(first, r.Size-1)
-		if len(limits) == 0 {
+		if l.overlap(first, advance(first, r.Size-1)) {
 			return true
-		}
-		for _, l := range limits {
-			if l.Start.BitLen() == first.BitLen() && !last.Less(l.Start) && !l.End.Less(first) {
-				return true
-			}
 		}
 	}
 	return false

@@ -59,9 +59,9 @@ func TestFreeRuns(t *testing.T) {
 		{ID: 2, First4: addr("10.0.1.0"), Size: 4, Used: 4},
 		{ID: 3, First4: addr("10.0.2.0"), Size: 4, Used: 1},
 	}}
-	limits := []AddressRange{{addr("10.0.0.1"), addr("10.0.0.255")}, {addr("10.0.2.0"), addr("10.0.2.2")}}
+	l := limits{ranges: []AddressRange{{addr("10.0.0.1"), addr("10.0.0.255")}, {addr("10.0.2.0"), addr("10.0.2.2")}}}
 	avoid := func(a netip.Addr) bool { return a == addr("10.0.0.6") }
-	runs, complete := freeRuns(n, limits, IPv4, avoid)
+	runs, complete := freeRuns(n, l, IPv4, avoid)
 	want := []run{{0, addr("10.0.0.1"), 2}, {0, addr("10.0.0.4"), 2}, {0, addr("10.0.0.7"), 2}, {3, addr("10.0.2.0"), 3}}
 	if !slices.Equal(runs, want) || complete {
 		t.Errorf("%v, complete %v", runs, complete)
@@ -77,7 +77,7 @@ func TestFreeRuns(t *testing.T) {
 	if _, ok := bestRun(nil, 1); ok {
 		t.Error("best of none")
 	}
-	if got := countFree(n, limits, IPv4); got != 7+3 {
+	if got := countFree(n, l, IPv4); got != 7+3 {
 		t.Errorf("%d free", got)
 	}
 }

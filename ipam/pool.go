@@ -22,6 +22,9 @@ type PoolSpec struct {
 	Network NetworkQuery
 	// Ranges limits the pool; empty: all static addresses of the network.
 	Ranges []AddressRange
+	// AvoidEdges leaves out IPv4 addresses that end in .0 or .255. Those
+	// that are reserved already are not given; those that have a record keep it.
+	AvoidEdges bool
 	// ChunkSize is by how many addresses the reservation grows. 0: default 8.
 	// A burst of allocations makes it grow by more at a time.
 	ChunkSize int
@@ -33,7 +36,12 @@ type PoolSpec struct {
 	// when it has no records left (status Removed). Unlike one that is not in
 	// the set, it is not forgotten then.
 	Leaving bool
+	// Draining: the pool gives nothing any more, keeps what it has given, and
+	// gives back of its reservation what nobody has. The reservation stays.
+	Draining bool
 }
+
+func (s PoolSpec) limits() limits { return limits{ranges: s.Ranges, noEdges: s.AvoidEdges} }
 
 func (s PoolSpec) clone() PoolSpec {
 	s.Ranges = slices.Clone(s.Ranges)
@@ -49,7 +57,8 @@ func (s PoolSpec) clone() PoolSpec {
 
 func (s PoolSpec) equal(o PoolSpec) bool {
 	return s.Name == o.Name && s.Generation == o.Generation && sameQuery(s.Network, o.Network) && slices.Equal(s.Ranges, o.Ranges) &&
-		s.ChunkSize == o.ChunkSize && s.ReserveAhead == o.ReserveAhead && s.Quarantine == o.Quarantine && s.Leaving == o.Leaving
+		s.ChunkSize == o.ChunkSize && s.ReserveAhead == o.ReserveAhead && s.Quarantine == o.Quarantine && s.Leaving == o.Leaving &&
+		s.AvoidEdges == o.AvoidEdges && s.Draining == o.Draining
 }
 
 func sameQuery(a, b NetworkQuery) bool {
@@ -169,11 +178,11 @@ func (p *pool) respecced() {
 	poke(p.wake)
 }
 
-func (p *pool) allows(a netip.Addr) bool { return within(p.spec.Ranges, a) }
+func (p *pool) allows(a netip.Addr) bool { return p.spec.limits().allow(a) }
 
 func (p *pool) countOutside() {
 	for i, f := range families {
-		p.outside[i] = countFree(*p.parent, p.spec.Ranges, f)
+		p.outside[i] = countFree(*p.parent, p.spec.limits(), f)
 	}
 }
 
@@ -219,6 +228,8 @@ func (p *pool) usable() error {
 		return p.trouble
 	case !p.ready:
 		return errPending
+	case p.spec.Draining:
+		return ErrDraining
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ type Phase int
 
 // The phases of a record, in order.
 const (
-	// Active: at least one owner.
+	// Active: at least one owner, or none for a while, and kept for one.
 	Active Phase = iota
 	// Releasing: no owner; whoever announces the address is letting go, then
 	// its hold in OpenNebula ends.

@@ -124,7 +124,7 @@ func (k *keeper) grant(ctx context.Context) error {
 func (k *keeper) wished() []netip.Addr {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.ready || k.leaving() || len(k.wishes) == 0 {
+	if !k.ready || k.leaving() || k.spec.Draining || len(k.wishes) == 0 {
 		return nil
 	}
 	open := map[netip.Addr]bool{}

@@ -95,6 +95,9 @@ func (k *keeper) empty(s *span) []*half {
 // canMiss keeps a distance between giving back and reserving: what remains free
 // must be more than growing starts at, and by a chunk.
 func (k *keeper) canMiss(halves []*half) bool {
+	if k.spec.Draining {
+		return true // nothing is kept ahead for anybody
+	}
 	remain, concerned := k.index.nfree, [2]bool{}
 	for _, h := range halves {
 		i := familyOf(h.addr).index()

@@ -20,6 +20,7 @@ const (
 	ReasonUnauthenticated    = "Unauthenticated"    // credentials refused
 	ReasonUnavailable        = "Unavailable"        // OpenNebula does not answer
 	ReasonReserving          = "Reserving"          // OpenNebula is still at it
+	ReasonDraining           = "Draining"           // gives nothing new, keeps what it has
 	ReasonLeaving            = "Leaving"            // removed, still has addresses
 	ReasonRemoved            = "Removed"            // removed, reservation is back
 	ReasonError              = "Error"              // anything else
@@ -130,6 +131,8 @@ func (p *pool) reason() string {
 		return reasonOf(p.trouble)
 	case !p.ready:
 		return ReasonPending
+	case p.spec.Draining:
+		return ReasonDraining
 	}
 	return ReasonReserved
 }
@@ -144,6 +147,8 @@ func (p *pool) message() string {
 		return p.trouble.Error() + hint(p.trouble)
 	case !p.ready:
 		return "OpenNebula has not been asked yet"
+	case p.spec.Draining:
+		return fmt.Sprintf("the pool gives no new addresses, as spec.draining says; %d are still in use", p.used[0]+p.used[1])
 	}
 	return fmt.Sprintf("addresses are reserved in network %d (%s)", p.reservation, p.reservationName())
 }

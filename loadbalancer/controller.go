@@ -20,6 +20,9 @@ import (
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
+// Class is the loadBalancerClass of Services that are ours in any case.
+const Class = "onelb.io/lb"
+
 // Allocator is what the load balancer needs of IPAM.
 type Allocator interface {
 	// Allocate gives an owner one more address.
@@ -49,14 +52,17 @@ type Options struct {
 	Recorder record.EventRecorder
 	// Routers by name, as in the cloud-config file. Their Run is the caller's.
 	Routers map[string]RouterClient
-	// Services, Nodes, EndpointSlices and Pools are informers that the caller runs.
-	Services, Nodes, EndpointSlices, Pools cache.SharedIndexInformer
-	Store                                  *virtualip.Store
+	// Services, Namespaces, Nodes, EndpointSlices and Pools are informers that the caller runs.
+	Services, Namespaces, Nodes, EndpointSlices, Pools cache.SharedIndexInformer
+	Store                                              *virtualip.Store
 	// Allocator is IPAM. Its OnStatus and OnEvent go to PoolStatusChanged and PoolEvent.
 	Allocator Allocator
 	// RetryAfter is the pace at which Services are tried again that wait for
 	// something that may come. Default 5s.
 	RetryAfter time.Duration
+	// NoDefaultClass leaves Services without a class to others; those that have
+	// addresses of ours keep them until they go.
+	NoDefaultClass bool
 	// Timeout is the longest that one Ensure takes. Default 25s.
 	Timeout time.Duration
 	// SweepInterval is how often the objects are checked against each other. Default 1m.
@@ -158,7 +164,7 @@ func (c *Controller) Announced(v *v1alpha1.VirtualIP) bool {
 
 // Run keeps everything in step until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	if !cache.WaitForCacheSync(ctx.Done(), c.o.Services.HasSynced, c.o.Nodes.HasSynced,
+	if !cache.WaitForCacheSync(ctx.Done(), c.o.Services.HasSynced, c.o.Namespaces.HasSynced, c.o.Nodes.HasSynced,
 		c.o.EndpointSlices.HasSynced, c.o.Pools.HasSynced, c.o.Store.HasSynced) {
 		return ctx.Err()
 	}

@@ -63,13 +63,17 @@ func (b *documentBuilder) add(v *v1alpha1.VirtualIP) {
 		if svc == nil {
 			continue
 		}
-		if err := b.addService(a, v.Spec.Router.Forward, ref, svc); err != nil {
+		if err := b.addService(a, v, ref, svc); err != nil {
 			b.problems = append(b.problems, fmt.Errorf("Service %s/%s: %w", ref.Namespace, ref.Name, err))
 		}
 	}
 }
 
-func (b *documentBuilder) addService(a netip.Addr, forward v1alpha1.Forward, ref v1alpha1.ServiceReference, svc *corev1.Service) error {
+// addService adds a Service's frontends. Of a shared address, it has the ports
+// that stand in the VirtualIP: an edit to a port that another Service has must
+// not disturb that one, nor the whole document.
+func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1alpha1.ServiceReference, svc *corev1.Service) error {
+	forward := v.Spec.Router.Forward
 	group, err := b.group(a, forward, ref, svc)
 	if err != nil {
 		return err
@@ -79,6 +83,9 @@ func (b *documentBuilder) addService(a netip.Addr, forward v1alpha1.Forward, ref
 		return err
 	}
 	for _, p := range svc.Spec.Ports {
+		if v.Spec.Share != "" && !slices.Contains(ref.Ports, portName(p)) {
+			continue // Ensure has not claimed it, or has refused the Service
+		}
 		f := router.Frontend{
 			Address: a, Protocol: router.Protocol(cmp.Or(p.Protocol, corev1.ProtocolTCP)), Port: uint16(p.Port), //nolint:gosec // 1..65535 by the API
 			Service: ref.Namespace + "/" + ref.Name, Group: group, SourceRanges: ranges,

@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,12 +10,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/annotation"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
@@ -41,10 +44,14 @@ func (c *Controller) GetLoadBalancer(ctx context.Context, _ string, svc *corev1.
 	return status(svc, records), true, nil
 }
 
-// EnsureLoadBalancer gives the Service its addresses and returns them.
+// EnsureLoadBalancer gives the Service its addresses and returns them, or
+// cloudprovider.ImplementedElsewhere if its class is not ours.
 func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
+	if !c.ours(svc) {
+		return nil, cloudprovider.ImplementedElsewhere // bare: the library compares it
+	}
 	defer c.locks.lock(svc.UID)()
 	start := time.Now()
 	st, err := c.ensure(ctx, svc)
@@ -55,7 +62,7 @@ func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *core
 	}
 	klog.FromContext(ctx).Error(err, "Service has no load balancer yet", "service", klog.KObj(svc))
 	c.events.Failed(svc, err)
-	if errors.Is(err, errRefused) {
+	if errors.Is(err, errRefused) && !errors.Is(err, errRefusedNow) {
 		return nil, err
 	}
 	// The library's own back-off grows to five minutes, too long for a Service
@@ -69,7 +76,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 	}
 	c.pools.WaitSettled(ctx)
 	have := c.o.Store.OwnedBy(svc.UID)
-	wants, err := planWants(svc, c.pools.Views(), currentPools(have))
+	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), c.pools.Views(), currentPools(slices.Concat(c.o.Store.Retained(svc.Namespace, svc.Name), have)))
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +87,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 	if err := c.program(ctx, svc, records); err != nil {
 		return nil, err
 	}
-	if err := c.releaseOthers(ctx, svc, records); err != nil {
+	if err := c.releaseOthers(ctx, svc, records, false); err != nil {
 		return nil, err
 	}
 	return status(svc, records), nil
@@ -114,7 +121,7 @@ func (c *Controller) addresses(ctx context.Context, svc *corev1.Service, wants [
 		if err != nil {
 			return nil, err
 		}
-		r, _, err = c.keepOrAllocate(ctx, svc, want{Family: w.Family, Pools: []*poolView{inner}}, have, true)
+		r, _, err = c.keepOrAllocate(ctx, svc, want{Family: w.Family, Retain: w.Retain, Pools: []*poolView{inner}}, have, true)
 		if err != nil {
 			return nil, fmt.Errorf("inner address for %s: %w", out[len(out)-1].Address, err)
 		}
@@ -135,20 +142,25 @@ func (c *Controller) innerPool(p *poolView) (*poolView, error) {
 }
 
 func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w want, have []ipam.Record, inner bool) (ipam.Record, *poolView, error) {
-	for _, p := range w.Pools {
-		for _, r := range have {
-			if !fits(r, w, p, inner) {
-				continue
-			}
-			if err := checkPorts(svc, p); err != nil {
-				return r, p, err
-			}
-			return r, p, c.o.Store.SetDetail(ctx, r.Address, detailFor(svc, p, inner))
-		}
+	if w.Share != "" {
+		// Of Services that come at the same time, one allocates and the others join it.
+		defer c.locks.lock(types.UID("share/" + w.Share))()
+	}
+	if r, p := keepable(w, have, inner, sameShare); p != nil {
+		return c.keep(ctx, svc, w, r, p, inner)
+	}
+	if r, p := c.joinable(svc, w); p != nil {
+		return c.join(ctx, svc, w, r, p)
+	}
+	if r, p := keepable(w, have, inner, alone); p != nil {
+		return c.keep(ctx, svc, w, r, p, inner)
+	}
+	if r, p := keepable(w, c.o.Store.Retained(svc.Namespace, svc.Name), inner, always); p != nil {
+		return c.comeBack(ctx, svc, w, r, p, inner)
 	}
 	var errs []error
 	for _, p := range w.Pools {
-		if err := checkPorts(svc, p); err != nil {
+		if err := cmp.Or(p.Barred, checkPorts(svc, p)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -162,6 +174,29 @@ func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w 
 		}
 	}
 	return ipam.Record{}, nil, errors.Join(errs...)
+}
+
+// keepable returns the address that the Service keeps, and its pool; nil: none.
+func keepable(w want, have []ipam.Record, inner bool, ok func(ipam.Record, want) bool) (ipam.Record, *poolView) {
+	for _, p := range w.Pools {
+		for _, r := range have {
+			if fits(r, w, p, inner) && ok(r, w) {
+				return r, p
+			}
+		}
+	}
+	return ipam.Record{}, nil
+}
+
+func (c *Controller) keep(ctx context.Context, svc *corev1.Service, w want, r ipam.Record, p *poolView, inner bool) (ipam.Record, *poolView, error) {
+	if err := checkPorts(svc, p); err != nil {
+		return r, p, err
+	}
+	n, err := c.own(ctx, svc, w, r, p, inner)
+	if errors.Is(err, errClash) {
+		return r, p, c.withdraw(ctx, svc, r, err)
+	}
+	return n, p, err
 }
 
 // fits reports whether an address that the Service has is what it has to have.
@@ -181,8 +216,11 @@ func (c *Controller) allocate(ctx context.Context, svc *corev1.Service, w want, 
 	r, err := c.o.Allocator.Allocate(ctx, ipam.Request{
 		Pool: p.Name, Family: w.Family, Want: w.Address,
 		Owner:  ipam.Owner{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID)},
-		Detail: detailFor(svc, p, inner),
+		Detail: detailFor(svc, w, p, inner),
 	})
+	if errors.Is(err, ipam.ErrTaken) && w.Address.IsValid() {
+		return r, fmt.Errorf("%w; choose another one, or give both Services annotation %s with the same value", err, annotation.Share.Name)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -232,23 +270,24 @@ func (c *Controller) programmed(ctx context.Context, svc *corev1.Service, r ipam
 
 // releaseOthers takes the Service off addresses that it no longer has to have.
 // It comes last: what replaces them works by then.
-func (c *Controller) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Record) error {
+func (c *Controller) releaseOthers(ctx context.Context, svc *corev1.Service, keep []ipam.Record, retain bool) error {
 	for _, r := range c.o.Store.OwnedBy(svc.UID) {
 		if slices.ContainsFunc(keep, func(k ipam.Record) bool { return k.Address == r.Address }) {
 			continue
 		}
-		if err := c.release(ctx, svc, r.Address); err != nil {
+		if err := c.release(ctx, svc, r.Address, retain); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *Controller) release(ctx context.Context, svc *corev1.Service, a netip.Addr) error {
-	if err := c.o.Store.Disown(ctx, a, svc.UID); err != nil {
+func (c *Controller) release(ctx context.Context, svc *corev1.Service, a netip.Addr, retain bool) error {
+	left, err := c.o.Store.Disown(ctx, a, svc.UID, retain)
+	if err != nil {
 		return err
 	}
-	c.events.Released(svc, a)
+	c.events.Released(svc, a, left)
 	c.VirtualIPsChanged()
 	return nil
 }
@@ -272,5 +311,6 @@ func (c *Controller) EnsureLoadBalancerDeleted(ctx context.Context, _ string, sv
 		return err
 	}
 	c.events.Cleared(svc)
-	return c.releaseOthers(ctx, svc, nil)
+	_, retain := svc.Annotations[annotation.Retain.Name]
+	return c.releaseOthers(ctx, svc, nil, retain)
 }

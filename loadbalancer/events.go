@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
 // Reasons of events. Reference: docs/reference/events.md.
@@ -20,6 +22,9 @@ const (
 	ReasonIPAllocated = "IPAllocated"
 	// ReasonIPReleased: the Service no longer has an address.
 	ReasonIPReleased = "IPReleased"
+	// ReasonIPRetained: the Service is gone, its address is kept for the next one
+	// of the same name.
+	ReasonIPRetained = "IPRetained"
 	// ReasonRouterProgrammed: the router forwards the address for the first time.
 	ReasonRouterProgrammed = "RouterProgrammed"
 	// ReasonAllocationFailed: the Service cannot have what it asks for, now.
@@ -56,7 +61,35 @@ func (e *events) Allocated(svc *corev1.Service, r ipam.Record, inner bool) {
 	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPAllocated, "%s %s from AddressPool %s", what, r.Address, r.Pool)
 }
 
-func (e *events) Released(svc *corev1.Service, a netip.Addr) {
+// Joined says with whom the Service shares the address that it has got.
+func (e *events) Joined(svc *corev1.Service, r ipam.Record) {
+	var others []string
+	for _, o := range r.Owners {
+		if o.UID != string(svc.UID) {
+			others = append(others, o.Namespace+"/"+o.Name)
+		}
+	}
+	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPAllocated, "Address %s from AddressPool %s, shared with %s",
+		r.Address, r.Pool, trim(strings.Join(others, ", ")))
+}
+
+// CameBack says that the Service has got the address that was kept for its name.
+func (e *events) CameBack(svc *corev1.Service, r ipam.Record) {
+	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPAllocated, "Address %s from AddressPool %s, which was kept for this name", r.Address, r.Pool)
+}
+
+// Released says that the Service has an address no more, and what becomes of it.
+func (e *events) Released(svc *corev1.Service, a netip.Addr, left virtualip.Left) {
+	if left.Services > 0 {
+		e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPReleased, "Address %s is left to the %d other Services that share it", a, left.Services)
+		return
+	}
+	if !left.Until.IsZero() {
+		e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPRetained,
+			"Address %s is kept for the next Service called %s/%s until %s; delete its VirtualIP to give it back before",
+			a, svc.Namespace, svc.Name, left.Until.UTC().Format(time.RFC3339))
+		return
+	}
 	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonIPReleased, "Address %s is given back", a)
 }
 

@@ -41,11 +41,17 @@ type harness struct {
 	ipam       *fakeAllocator
 	router     *fakeRouter
 	calls      *recorder
+	events     *record.FakeRecorder
 }
 
 func newHarness(t *testing.T, kubeObjects []runtime.Object, pools ...runtime.Object) *harness {
 	t.Helper()
-	h := &harness{t: t, kube: fake.NewSimpleClientset(kubeObjects...), onelb: onelbfake.New(pools...), router: newFakeRouter()}
+	return newHarnessWith(t, func(*Options) {}, kubeObjects, pools...)
+}
+
+func newHarnessWith(t *testing.T, change func(*Options), kubeObjects []runtime.Object, pools ...runtime.Object) *harness {
+	t.Helper()
+	h := &harness{t: t, kube: fake.NewSimpleClientset(kubeObjects...), onelb: onelbfake.New(pools...), router: newFakeRouter(), events: record.NewFakeRecorder(1000)}
 	h.shared = informers.NewSharedInformerFactory(h.kube, 0)
 	slices := h.shared.Discovery().V1().EndpointSlices().Informer()
 	if err := AddSliceIndex(slices); err != nil {
@@ -62,13 +68,15 @@ func newHarness(t *testing.T, kubeObjects []runtime.Object, pools ...runtime.Obj
 		t.Fatal(err)
 	}
 	h.ipam = &fakeAllocator{store: h.store, next: netip.MustParseAddr("10.20.0.100")}
-	h.controller, err = New(Options{
-		Kube: h.kube, OneLB: h.onelb, Recorder: record.NewFakeRecorder(1000),
+	o := Options{
+		Kube: h.kube, OneLB: h.onelb, Recorder: h.events,
 		Routers:  map[string]RouterClient{"edge": h.router},
-		Services: h.shared.Core().V1().Services().Informer(), Nodes: h.shared.Core().V1().Nodes().Informer(),
+		Services: h.shared.Core().V1().Services().Informer(), Namespaces: h.shared.Core().V1().Namespaces().Informer(), Nodes: h.shared.Core().V1().Nodes().Informer(),
 		EndpointSlices: slices, Pools: poolInformer, Store: h.store, Allocator: h.ipam,
 		RetryAfter: 50 * time.Millisecond, Timeout: 5 * time.Second, SweepInterval: 100 * time.Millisecond,
-	})
+	}
+	change(&o)
+	h.controller, err = New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

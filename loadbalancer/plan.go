@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
@@ -24,8 +26,14 @@ type poolView struct {
 	Priority   int32
 	Router     *v1alpha1.RouterSpec
 	Interfaces []string
+	// ShareAcross lets Services of different namespaces share an address.
+	ShareAcross bool
+	selectors
 	// Families that the pool's network has static addresses of; nil while unknown.
 	Families []ipam.Family
+	// Barred says why the Service at hand may get no address of the pool; it
+	// keeps one that it has. Set by planWants.
+	Barred error
 	// Problem says why the pool cannot give addresses; nil if it can.
 	Problem error
 }
@@ -36,6 +44,10 @@ type want struct {
 	Family ipam.Family
 	// Address is the one that was asked for; invalid: any.
 	Address netip.Addr
+	// Share is the key with which the address is shared; empty: it is not.
+	Share string
+	// Retain is for how long the address is kept when the Service has gone.
+	Retain time.Duration
 	// Pools are the ones to try, in this order. The Service keeps an address
 	// that is from any of them if Keep says so.
 	Pools []*poolView
@@ -44,7 +56,10 @@ type want struct {
 var (
 	// errRefused marks what stays wrong until somebody edits the Service or a pool.
 	errRefused = errors.New("refused")
-	errNoPool  = errors.New("no AddressPool")
+	// errRefusedNow marks a refusal that the edit of another object may lift.
+	// Nobody calls us then, so such a Service is tried again soon.
+	errRefusedNow = fmt.Errorf("%w", errRefused)
+	errNoPool     = errors.New("no AddressPool")
 )
 
 func refuse(format string, args ...any) error {
@@ -54,7 +69,9 @@ func refuse(format string, args ...any) error {
 // planWants says which addresses a Service has to have. current are the pools
 // of the addresses that it has: they come first, so that a pool that is added
 // or that changes its priority moves nobody.
-func planWants(svc *corev1.Service, pools []*poolView, current map[ipam.Family]string) ([]want, error) {
+//
+// ns are the labels of the Service's namespace.
+func planWants(svc *corev1.Service, ns labels.Set, pools []*poolView, current map[ipam.Family]string) ([]want, error) {
 	req, err := annotation.Parse(svc.Annotations, svc.Spec.LoadBalancerIP)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errRefused, err)
@@ -68,10 +85,13 @@ func planWants(svc *corev1.Service, pools []*poolView, current map[ipam.Family]s
 			return nil, refuse("address %s was asked for, but spec.ipFamilies has no %s", a, familyOf(a))
 		}
 	}
+	for _, p := range pools {
+		p.Barred = p.admit(svc, ns)
+	}
 	wants := make([]want, 0, len(families))
 	var missing []error
 	for _, f := range families {
-		w := want{Family: f, Address: addressOf(req.Addresses, f)}
+		w := want{Family: f, Address: addressOf(req.Addresses, f), Share: req.Share, Retain: req.Retain}
 		w.Pools, err = candidates(req.Pool, pools, f, current[f], w.Address.IsValid())
 		if err != nil {
 			missing = append(missing, err)
@@ -111,7 +131,8 @@ func serviceFamilies(svc *corev1.Service) ([]ipam.Family, error) {
 
 // candidates lists the pools that may give an address of a family, best first.
 // A pool with a problem is left out, unless it is the only one that fits: then
-// its problem is the error.
+// its problem is the error. So is one that is barred to the Service, unless
+// the Service has an address of it already.
 func candidates(named string, pools []*poolView, f ipam.Family, current string, wanted bool) ([]*poolView, error) {
 	if named != "" {
 		i := slices.IndexFunc(pools, func(p *poolView) bool { return p.Name == named })
@@ -120,6 +141,9 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 				errNoPool, named, annotation.Pool.Name, poolNames(pools))
 		}
 		pools = []*poolView{pools[i]}
+		if p := pools[0]; p.Barred != nil && named != current {
+			return nil, fmt.Errorf("%w; name another pool with annotation %s, or ask the pool's owner", p.Barred, annotation.Pool.Name)
+		}
 	} else {
 		pools = slices.DeleteFunc(slices.Clone(pools), func(p *poolView) bool {
 			return !p.AutoAssign && p.Name != current && !wanted
@@ -138,6 +162,8 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 	var problems []error
 	for _, p := range sorted {
 		switch {
+		case p.Barred != nil && p.Name != current:
+			problems = append(problems, p.Barred)
 		case p.Problem != nil && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s: %w", p.Name, p.Problem))
 		case p.Families != nil && !slices.Contains(p.Families, f):
@@ -145,6 +171,9 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 		default:
 			usable = append(usable, p)
 		}
+	}
+	if len(usable) == 0 && len(problems) == 1 && errors.Is(problems[0], errNotSelected) {
+		return nil, problems[0]
 	}
 	if len(usable) == 0 {
 		return nil, fmt.Errorf("no pool can give an %s address: %w", f, errors.Join(problems...))
@@ -191,8 +220,11 @@ func addressOf(addrs []netip.Addr, f ipam.Family) netip.Addr {
 }
 
 // detailFor is the spec of a VirtualIP from a pool for a Service.
-func detailFor(svc *corev1.Service, p *poolView, inner bool) virtualip.Detail {
-	d := virtualip.Detail{Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster, Interfaces: p.Interfaces}
+func detailFor(svc *corev1.Service, w want, p *poolView, inner bool) virtualip.Detail {
+	d := virtualip.Detail{
+		Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster, Interfaces: p.Interfaces,
+		Share: w.Share, Ports: sharedPorts(svc, w.Share), Retain: w.Retain,
+	}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
 		d.TrafficPolicy = v1alpha1.TrafficPolicyLocal
 	}

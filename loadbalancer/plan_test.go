@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
@@ -26,6 +27,13 @@ func TestPlanWants(t *testing.T) {
 	manual := func(p *poolView) { p.AutoAssign = false }
 	broken := func(p *poolView) { p.Problem = errors.New("NetworkNotFound: no network") }
 	priority := func(n int32) func(*poolView) { return func(p *poolView) { p.Priority = n } }
+
+	only := func(namespaces, services string) func(*poolView) {
+		return func(p *poolView) {
+			p.namespaces, _ = labels.Parse(namespaces)
+			p.services, _ = labels.Parse(services)
+		}
+	}
 
 	tests := []struct {
 		name    string
@@ -55,6 +63,13 @@ func TestPlanWants(t *testing.T) {
 		{name: "dual-stack preferred, both missing", service: dual(corev1.IPFamilyPolicyPreferDualStack), wantErr: "no AddressPool"},
 		{name: "an address", service: annotated(annotation.Address, "10.0.0.7"), pools: []*poolView{pool("a", v4), pool("b", v4, manual)}, want: "IPv4 10.0.0.7 from a,b"},
 		{name: "an address of another family", service: annotated(annotation.Address, "2001:db8::7"), pools: []*poolView{pool("a", both)}, wantErr: "spec.ipFamilies has no IPv6", refused: true},
+		{name: "selected by namespace", pools: []*poolView{pool("a", v4, only("team=b", "")), pool("b", v4, only("team=a", ""))}, want: "IPv4 from b"},
+		{name: "selected by both", service: labelled("app", "web"), pools: []*poolView{pool("a", v4, only("team=a", "app=web")), pool("b", v4, only("team=a", "app!=web"))}, want: "IPv4 from a"},
+		{name: "not selected", pools: []*poolView{pool("a", v4, only("team=b", "")), pool("b", v4, manual)}, wantErr: `AddressPool a is for namespaces with labels "team=b", and namespace ns has "team=a"`, refused: true},
+		{name: "not selected, named", service: annotated(annotation.Pool, "a"), pools: []*poolView{pool("a", v4, only("", "app=x")), pool("b", v4)}, wantErr: `AddressPool a is for Services with labels "app=x", and this one has ""; name another pool`, refused: true},
+		{name: "not selected, by address", service: annotated(annotation.Address, "10.0.0.7"), pools: []*poolView{pool("a", v4, only("", "app=x")), pool("b", v4)}, want: "IPv4 10.0.0.7 from b"},
+		{name: "not selected any more, keeps it", pools: []*poolView{pool("a", v4, only("team=b", ""))}, current: map[ipam.Family]string{ipam.IPv4: "a"}, want: "IPv4 from a"},
+		{name: "named and not selected any more, keeps it", service: annotated(annotation.Pool, "a"), pools: []*poolView{pool("a", v4, only("team=b", ""))}, current: map[ipam.Family]string{ipam.IPv4: "a"}, want: "IPv4 from a"},
 		{name: "an unknown annotation", service: func(s *corev1.Service) { s.Annotations = map[string]string{"onelb.io/pol": "x"} }, wantErr: "unknown annotation", refused: true},
 	}
 	for _, tt := range tests {
@@ -63,7 +78,7 @@ func TestPlanWants(t *testing.T) {
 			if tt.service != nil {
 				tt.service(svc)
 			}
-			wants, err := planWants(svc, tt.pools, tt.current)
+			wants, err := planWants(svc, labels.Set{"team": "a"}, tt.pools, tt.current)
 			if tt.wantErr != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
 					t.Fatalf("error %v, want one with %q", err, tt.wantErr)
@@ -85,6 +100,10 @@ func TestPlanWants(t *testing.T) {
 
 func annotated(k annotation.Key, value string) func(*corev1.Service) {
 	return func(s *corev1.Service) { s.Annotations = map[string]string{k.Name: value} }
+}
+
+func labelled(key, value string) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Labels = map[string]string{key: value} }
 }
 
 func dual(p corev1.IPFamilyPolicy) func(*corev1.Service) {

@@ -97,10 +97,10 @@ func (p *poolSet) load() {
 		if !ok {
 			continue
 		}
-		v := viewOf(pool)
+		v, verr := viewOf(pool)
 		views[pool.Name] = v
 		spec, err := specOf(pool)
-		if err == nil {
+		if err = errors.Join(verr, err); err == nil {
 			err = p.checkRouter(pool)
 		}
 		if err != nil {
@@ -203,7 +203,7 @@ func (p *poolSet) complete(v *poolView) *poolView {
 	case !st.Ready:
 		c.Problem = fmt.Errorf("%s: %s", st.Reason, st.Message)
 	}
-	if ok && st.Ready {
+	if ok && (st.Ready || st.Reason == ipam.ReasonDraining) {
 		c.Families = familiesOf(st)
 	}
 	return &c
@@ -322,7 +322,7 @@ func (p *poolSet) Event(e ipam.Event) {
 func poolStatus(pool *v1alpha1.AddressPool, st ipam.PoolStatus, invalid error) v1alpha1.AddressPoolStatus {
 	next := *pool.Status.DeepCopy()
 	next.ObservedGeneration = pool.Generation
-	if st.Ready {
+	if st.Ready || st.Reason == ipam.ReasonDraining {
 		id, res := int32(st.NetworkID), int32(st.ReservationID) //nolint:gosec // OpenNebula's IDs are 32 bits
 		next.NetworkID, next.ReservationID, next.NetworkName = &id, &res, st.NetworkName
 		next.IPv4, next.IPv6 = counts(st.IPv4), counts(st.IPv6)
@@ -363,12 +363,16 @@ func observePool(name string, st ipam.PoolStatus, ready bool) {
 	}
 }
 
-func viewOf(pool *v1alpha1.AddressPool) *poolView {
+// viewOf reads a pool's spec. The view can be used in spite of an error, which
+// says that the pool cannot give addresses.
+func viewOf(pool *v1alpha1.AddressPool) (*poolView, error) {
 	v := &poolView{
 		Name:       pool.Name,
 		Exposure:   pool.Spec.Exposure,
 		AutoAssign: pool.Spec.AutoAssign == nil || *pool.Spec.AutoAssign,
 		Priority:   pool.Spec.Priority,
+
+		ShareAcross: pool.Spec.ShareAcrossNamespaces,
 	}
 	if pool.Spec.L2 != nil {
 		v.Interfaces = pool.Spec.L2.Interfaces
@@ -379,12 +383,16 @@ func viewOf(pool *v1alpha1.AddressPool) *poolView {
 			v.Router.Forward = v1alpha1.ForwardNodePort
 		}
 	}
-	return v
+	var err error
+	if v.selectors, err = selectorsOf(pool.Spec); err != nil {
+		return v, err
+	}
+	return v, nil
 }
 
 // unusable is a pool that gives nothing, and keeps serving what it has given.
 func unusable(s ipam.PoolSpec) ipam.PoolSpec {
-	s.Ranges, s.Leaving = nil, true
+	s.Ranges, s.Draining = nil, true
 	return s
 }
 
@@ -394,6 +402,8 @@ func specOf(pool *v1alpha1.AddressPool) (ipam.PoolSpec, error) {
 		Name:         pool.Name,
 		Generation:   pool.Generation,
 		Leaving:      !pool.DeletionTimestamp.IsZero(),
+		Draining:     pool.Spec.Draining,
+		AvoidEdges:   pool.Spec.AvoidEdgeAddresses,
 		Network:      ipam.NetworkQuery{Name: pool.Spec.Network.Name, Owner: pool.Spec.Network.Owner},
 		ChunkSize:    defaultChunk,
 		ReserveAhead: defaultAhead,

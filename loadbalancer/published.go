@@ -55,7 +55,7 @@ func (c *Controller) checkPublished(ctx context.Context, before map[types.UID]su
 	seen := map[types.UID]suspicion{}
 	for _, obj := range c.o.Services.GetStore().List() {
 		svc, ok := obj.(*corev1.Service)
-		if !ok || ctx.Err() != nil || !wantsAddress(svc) || !hasFinalizer(svc) || c.showsWhatItHas(svc) {
+		if !ok || ctx.Err() != nil || !c.wantsAddress(svc) || !hasFinalizer(svc) || c.showsWhatItHas(svc) {
 			continue
 		}
 		s := before[svc.UID]

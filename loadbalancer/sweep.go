@@ -91,7 +91,7 @@ func (c *Controller) restore(ctx context.Context, v *v1alpha1.VirtualIP) {
 // dropIfGone takes a Service off an address if there is proof, by a read from
 // the API server, that it is gone or no longer a load balancer of ours.
 func (c *Controller) dropIfGone(ctx context.Context, v *v1alpha1.VirtualIP, ref v1alpha1.ServiceReference) {
-	if svc := c.service(ref); svc != nil && wantsAddress(svc) {
+	if svc := c.service(ref); svc != nil && c.wantsAddress(svc) {
 		return
 	}
 	defer c.locks.lock(ref.UID)()
@@ -100,7 +100,7 @@ func (c *Controller) dropIfGone(ctx context.Context, v *v1alpha1.VirtualIP, ref 
 	svc, err := c.o.Kube.CoreV1().Services(ref.Namespace).Get(rctx, ref.Name, metav1.GetOptions{})
 	log := klog.FromContext(ctx)
 	switch {
-	case err == nil && svc.UID == ref.UID && (wantsAddress(svc) || hasFinalizer(svc)):
+	case err == nil && svc.UID == ref.UID && (c.wantsAddress(svc) || hasFinalizer(svc)):
 		return // the service controller is going to end it in order
 	case err != nil && !apierrors.IsNotFound(err):
 		log.Error(err, "Cannot read a Service that seems to be gone; trying again", "service", klog.KRef(ref.Namespace, ref.Name))
@@ -110,7 +110,7 @@ func (c *Controller) dropIfGone(ctx context.Context, v *v1alpha1.VirtualIP, ref 
 	if err != nil {
 		return
 	}
-	if err := c.o.Store.Disown(ctx, a, ref.UID); err != nil {
+	if _, err := c.o.Store.Disown(ctx, a, ref.UID, true); err != nil {
 		log.Error(err, "Cannot release the address of a Service that is gone; trying again", "virtualIP", klog.KObj(v))
 		return
 	}
@@ -118,8 +118,16 @@ func (c *Controller) dropIfGone(ctx context.Context, v *v1alpha1.VirtualIP, ref 
 	c.VirtualIPsChanged()
 }
 
-func wantsAddress(svc *corev1.Service) bool {
-	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass == nil && svc.DeletionTimestamp.IsZero()
+// ours reports whether the Service's class says that it is ours to serve.
+func (c *Controller) ours(svc *corev1.Service) bool {
+	if class := svc.Spec.LoadBalancerClass; class != nil {
+		return *class == Class
+	}
+	return !c.o.NoDefaultClass
+}
+
+func (c *Controller) wantsAddress(svc *corev1.Service) bool {
+	return c.ours(svc) && svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.DeletionTimestamp.IsZero()
 }
 
 func hasFinalizer(svc *corev1.Service) bool {

@@ -28,6 +28,7 @@ func init() {
 // Cloud implements cloudprovider.Interface.
 type Cloud struct {
 	config    *config.Config
+	options   Options
 	one       *one.Client
 	instances *instances.Instances
 	balancer  *lateBalancer
@@ -68,10 +69,14 @@ func New(r io.Reader) (*Cloud, error) {
 	}
 	return &Cloud{
 		config: cfg, one: client, instances: inst,
+		options:   Options{DefaultClass: true},
 		balancer:  newLateBalancer(),
 		informers: make(chan informers.SharedInformerFactory, 1),
 	}, nil
 }
+
+// Configure sets the options. Call it before Initialize.
+func (c *Cloud) Configure(o Options) { c.options = o }
 
 func credentials(c config.Credentials) one.CredentialSource {
 	if c.File != "" {
@@ -96,6 +101,7 @@ func (c *Cloud) Initialize(b cloudprovider.ControllerClientBuilder, stop <-chan 
 func (c *Cloud) SetInformers(f informers.SharedInformerFactory) {
 	// They have to be asked for before the library starts the factory.
 	f.Core().V1().Services().Informer()
+	f.Core().V1().Namespaces().Informer()
 	f.Core().V1().Nodes().Informer()
 	if err := loadbalancer.AddSliceIndex(f.Discovery().V1().EndpointSlices().Informer()); err != nil {
 		klog.ErrorS(err, "Cannot watch EndpointSlices")

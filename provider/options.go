@@ -3,8 +3,24 @@ package provider
 import (
 	"time"
 
+	"github.com/spf13/pflag"
 	"k8s.io/cloud-provider/options"
+
+	"github.com/onelb/onelb/loadbalancer"
 )
+
+// Options are the provider's own flags.
+type Options struct {
+	// DefaultClass: Services without a loadBalancerClass are ours.
+	DefaultClass bool
+}
+
+// AddFlags adds the provider's flags, with their defaults.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&o.DefaultClass, "default-class", true,
+		"Serve Services of type LoadBalancer without a loadBalancerClass. With false, only those with loadBalancerClass "+
+			loadbalancer.Class+" are served; others that have addresses keep them until they are deleted.")
+}
 
 // Timing is the pace at which the provider compares and repairs; zero values
 // are the defaults of ipam.Options and loadbalancer.Options. Tests that live

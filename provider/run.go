@@ -22,6 +22,7 @@ import (
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer"
+	"github.com/onelb/onelb/loadbalancer/class"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
@@ -37,6 +38,7 @@ type parts struct {
 	vips     cache.SharedIndexInformer
 	shared   informers.SharedInformerFactory
 	balancer *loadbalancer.Controller
+	class    *class.Controller
 	manager  *ipam.Manager
 	routers  map[string]*router.Client
 }
@@ -144,10 +146,18 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 	p.balancer, err = loadbalancer.New(loadbalancer.Options{
 		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, Store: store, Allocator: p.manager,
 		Services:       p.shared.Core().V1().Services().Informer(),
+		Namespaces:     p.shared.Core().V1().Namespaces().Informer(),
 		Nodes:          p.shared.Core().V1().Nodes().Informer(),
 		EndpointSlices: p.shared.Discovery().V1().EndpointSlices().Informer(),
 		Pools:          p.pools,
 		SweepInterval:  c.timing.Sweep, RetryAfter: c.timing.Retry,
+		NoDefaultClass: !c.options.DefaultClass,
+	})
+	if err != nil {
+		return err
+	}
+	p.class, err = class.New(class.Options{
+		Class: loadbalancer.Class, Kube: p.kube, Services: p.shared.Core().V1().Services().Informer(), Balancer: p.balancer,
 	})
 	return err
 }
@@ -177,6 +187,7 @@ func (c *Cloud) supervise(ctx context.Context, p *parts) error {
 		start("the client of router "+name, rc.Run)
 	}
 	start("the load balancer", p.balancer.Run)
+	start("the controller of class "+loadbalancer.Class, p.class.Run)
 	if cache.WaitForCacheSync(ctx.Done(), p.vips.HasSynced) {
 		start("IPAM", p.manager.Run) // it takes a missing record for a free address
 	}

@@ -87,6 +87,35 @@ type AddressPoolSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	Priority int32 `json:"priority,omitempty"`
 
+	// NamespaceSelector limits the pool to Services of namespaces with these
+	// labels, also where they name the pool. It is looked at when an address is
+	// given: a Service keeps what it has. Empty: all namespaces. The inner
+	// addresses of a router's pool are not limited by it.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// ServiceSelector limits the pool to Services with these labels, as
+	// NamespaceSelector does. With both, both have to match.
+	// +optional
+	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
+
+	// ShareAcrossNamespaces lets Services of different namespaces share an address
+	// of the pool (annotation onelb.io/share). Default false: only Services of
+	// one namespace do.
+	// +optional
+	ShareAcrossNamespaces bool `json:"shareAcrossNamespaces,omitempty"`
+
+	// AvoidEdgeAddresses keeps IPv4 addresses that end in .0 or .255 from being
+	// given. Those that are in use stay.
+	// +optional
+	AvoidEdgeAddresses bool `json:"avoidEdgeAddresses,omitempty"`
+
+	// Draining stops the pool from giving addresses. Those in use stay with
+	// their Services, and what nobody has goes back to OpenNebula. The condition
+	// Ready is then False with reason Draining.
+	// +optional
+	Draining bool `json:"draining,omitempty"`
+
 	// ChunkSize is the number of addresses by which the reservation in
 	// OpenNebula grows and shrinks. Default 8.
 	// +optional

@@ -66,6 +66,8 @@ func (r Role) HeldByNode() bool { return r == RoleL2 || r == RoleInner }
 // +kubebuilder:printcolumn:name="Holder",type=string,JSONPath=`.status.holder.name`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="OnHold",type=string,JSONPath=`.status.conditions[?(@.type=="OnHold")].status`,priority=1
+// +kubebuilder:printcolumn:name="KeptFor",type=string,JSONPath=`.spec.retain.name`,priority=1
+// +kubebuilder:printcolumn:name="KeptUntil",type=string,JSONPath=`.spec.retain.until`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="ip(self.spec.address).family() == 6 || self.metadata.name == self.spec.address",message="a VirtualIP is named after its address"
 type VirtualIP struct {
@@ -100,6 +102,16 @@ type VirtualIPSpec struct {
 	// +listMapKey=uid
 	// +kubebuilder:validation:MaxItems=64
 	Services []ServiceReference `json:"services,omitempty"`
+	// Share is the key (annotation onelb.io/share) with which Services share the
+	// address. Empty: it is one Service's alone.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Share string `json:"share,omitempty"`
+	// Retain keeps the address, which no Service has, for a Service of this name:
+	// nobody else gets it, and nobody answers for it. Delete the VirtualIP to give
+	// the address back before the time is over.
+	// +optional
+	Retain *Retention `json:"retain,omitempty"`
 	// ReleaseTime is when the last Service was taken off the address.
 	// +optional
 	ReleaseTime *metav1.Time `json:"releaseTime,omitempty"`
@@ -121,7 +133,27 @@ type ServiceReference struct {
 	Namespace string    `json:"namespace"`
 	Name      string    `json:"name"`
 	UID       types.UID `json:"uid"`
+	// Ports that the Service has of a shared address, for example 80/TCP,
+	// sorted. No two Services have the same one. Empty unless spec.share is set.
+	// +optional
+	// +listType=atomic
+	Ports []string `json:"ports,omitempty"`
+	// Retain is for how long the address is kept when the Service goes, and was
+	// the last one (annotation onelb.io/retain).
+	// +optional
+	Retain *metav1.Duration `json:"retain,omitempty"`
 }
+
+// Retention keeps an address for the next Service of a name.
+type Retention struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Until is when the address is released if no such Service has come.
+	Until metav1.Time `json:"until"`
+}
+
+// MaxSharing is how many Services may share an address.
+const MaxSharing = 64
 
 // VirtualIPRouter is the router side of an address.
 type VirtualIPRouter struct {

@@ -29,21 +29,29 @@ func main() {
 		os.Exit(1)
 	}
 	provider.SetDefaults(o)
-	command := app.NewCloudControllerManagerCommand(o, initCloud, app.DefaultInitFuncConstructors,
-		names.CCMControllerAliases(), cliflag.NamedFlagSets{}, wait.NeverStop)
+	var own provider.Options
+	flags := cliflag.NamedFlagSets{}
+	own.AddFlags(flags.FlagSet(provider.Name))
+	command := app.NewCloudControllerManagerCommand(o, initCloud(&own), app.DefaultInitFuncConstructors,
+		names.CCMControllerAliases(), flags, wait.NeverStop)
 	command.Use = "opennebula-cloud-controller-manager"
 	os.Exit(cli.Run(command))
 }
 
-func initCloud(c *config.CompletedConfig) cloudprovider.Interface {
-	cfg := c.ComponentConfig.KubeCloudShared.CloudProvider
-	cloud, err := cloudprovider.InitCloudProvider(cfg.Name, cfg.CloudConfigFile)
-	if err == nil && cloud == nil {
-		klog.InfoS("Use --cloud-provider=" + provider.Name)
+// initCloud makes the provider once the flags have been read.
+func initCloud(own *provider.Options) app.InitCloudFunc {
+	return func(c *config.CompletedConfig) cloudprovider.Interface {
+		cfg := c.ComponentConfig.KubeCloudShared.CloudProvider
+		cloud, err := cloudprovider.InitCloudProvider(cfg.Name, cfg.CloudConfigFile)
+		ours, ok := cloud.(*provider.Cloud)
+		if err == nil && !ok {
+			klog.InfoS("Use --cloud-provider=" + provider.Name)
+		}
+		if err != nil || !ok {
+			klog.ErrorS(err, "The cloud provider cannot be set up", "provider", cfg.Name, "cloudConfig", cfg.CloudConfigFile)
+			klog.FlushAndExit(klog.ExitFlushTimeout, 1)
+		}
+		ours.Configure(*own)
+		return ours
 	}
-	if err != nil || cloud == nil {
-		klog.ErrorS(err, "The cloud provider cannot be set up", "provider", cfg.Name, "cloudConfig", cfg.CloudConfigFile)
-		klog.FlushAndExit(klog.ExitFlushTimeout, 1)
-	}
-	return cloud
 }

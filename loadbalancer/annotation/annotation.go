@@ -8,10 +8,16 @@ import (
 	"net/netip"
 	"sort"
 	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Prefix is in front of every key of ours.
 const Prefix = "onelb.io/"
+
+// MaxRetain is the longest that an address is kept: a year.
+const MaxRetain = 8760 * time.Hour
 
 // Key is one annotation.
 type Key struct {
@@ -25,16 +31,22 @@ var (
 	Pool = Key{Name: Prefix + "pool", Value: "name of an AddressPool", Meaning: "Take the addresses from this pool, also if its `autoAssign` is false. A Service that has addresses of another pool gets new ones."}
 	// Address asks for certain addresses.
 	Address = Key{Name: Prefix + "address", Value: "one address, or one IPv4 and one IPv6 address with a comma between", Meaning: "Give the Service these very addresses. They have to be in a pool and free. Takes precedence over `spec.loadBalancerIP`, which is read too."}
+	// Retain keeps addresses for the next Service of the same name.
+	Retain = Key{Name: Prefix + "retain", Value: "a duration from `1s` to `8760h`, for example `24h`", Meaning: "When the Service is deleted, or is no longer of type LoadBalancer, keep its addresses for as long for the next Service of the same namespace and name. See [keep an address](../how-to/keep-an-address.md)."}
+	// Share names a group of Services that have one address.
+	Share = Key{Name: Prefix + "share", Value: "a key: letters, digits, `-`, `_`, `.`, at most 63", Meaning: "Share one address with the other Services of the namespace (of all namespaces, if the pool has `shareAcrossNamespaces`) that have the same key and the same pool. Their ports must not clash and their `externalTrafficPolicy` must be the same; with `Local`, their selectors too. See [share an address](../how-to/share-an-address.md)."}
 )
 
 // All lists every annotation, sorted by name.
-func All() []Key { return []Key{Address, Pool} }
+func All() []Key { return []Key{Address, Pool, Retain, Share} }
 
 // Request is what a Service asks for through annotations and the deprecated
 // spec.loadBalancerIP.
 type Request struct {
 	Pool      string       // empty: any
 	Addresses []netip.Addr // sorted, at most one for each family
+	Share     string       // empty: an address of its own
+	Retain    time.Duration
 }
 
 // Parse reads a Service's annotations. An unknown key with our prefix, or a
@@ -46,6 +58,19 @@ func Parse(annotations map[string]string, loadBalancerIP string) (Request, error
 		return r, err
 	}
 	r.Pool = strings.TrimSpace(annotations[Pool.Name])
+	if text, ok := annotations[Share.Name]; ok {
+		if problems := validation.IsValidLabelValue(text); text == "" || len(problems) > 0 {
+			return r, fmt.Errorf("annotation %s %q is not a key: give 1 to 63 letters, digits, '-', '_' or '.', with a letter or digit at both ends", Share.Name, text)
+		}
+		r.Share = text
+	}
+	if text, ok := annotations[Retain.Name]; ok {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < time.Second || d > MaxRetain {
+			return r, fmt.Errorf("annotation %s %q is not a duration from 1s to 8760h: write for example 90m or 24h", Retain.Name, text)
+		}
+		r.Retain = d
+	}
 	source, text := "annotation "+Address.Name, annotations[Address.Name]
 	if text == "" {
 		source, text = "spec.loadBalancerIP", loadBalancerIP

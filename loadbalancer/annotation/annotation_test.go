@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -26,6 +27,13 @@ func TestParse(t *testing.T) {
 		{name: "mapped", lbIP: "::ffff:10.0.0.7", want: Request{Addresses: addrs("10.0.0.7")}},
 		{name: "unknown key", annotations: map[string]string{Prefix + "pol": "x"}, wantErr: "unknown annotation onelb.io/pol"},
 		{name: "two of one family", lbIP: "10.0.0.7,10.0.0.8", wantErr: "same family"},
+		{name: "retain", annotations: map[string]string{Retain.Name: "36h"}, want: Request{Retain: 36 * time.Hour}},
+		{name: "retain a day", annotations: map[string]string{Retain.Name: "1d"}, wantErr: "not a duration from 1s to 8760h"},
+		{name: "retain for ever", annotations: map[string]string{Retain.Name: "9000h"}, wantErr: "not a duration"},
+		{name: "retain never", annotations: map[string]string{Retain.Name: "0"}, wantErr: "not a duration"},
+		{name: "share", annotations: map[string]string{Share.Name: "web.1"}, want: Request{Share: "web.1"}},
+		{name: "share with nothing", annotations: map[string]string{Share.Name: ""}, wantErr: "is not a key"},
+		{name: "share with a slash", annotations: map[string]string{Share.Name: "a/b"}, wantErr: "is not a key"},
 		{name: "not an address", lbIP: "example.com", wantErr: `spec.loadBalancerIP "example.com"`},
 		{name: "zone", lbIP: "fe80::1%eth0", wantErr: "cannot be the address"},
 		{name: "multicast", lbIP: "224.0.0.1", wantErr: "cannot be the address"},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,14 @@ type Detail struct {
 	TrafficPolicy v1alpha1.TrafficPolicy
 	Interfaces    []string
 	Router        *v1alpha1.VirtualIPRouter
+	// Share is the key with which Services share the address; empty: none does.
+	Share string
+	// Ports are what the Service that the address is made for, or that owns it
+	// by [Store.Own], has of a shared address. Empty in what the store returns.
+	Ports []string
+	// Retain is for how long the address is kept for the name of that Service
+	// when it goes as the last one. Zero in what the store returns.
+	Retain time.Duration
 }
 
 // newObject makes the VirtualIP for a record that is to be created.
@@ -37,7 +46,8 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 			Address:       r.Address.String(),
 			Pool:          r.Pool,
 			Role:          d.Role,
-			Services:      references(r.Owners),
+			Services:      references(r.Owners, d),
+			Share:         d.Share,
 			TrafficPolicy: d.TrafficPolicy,
 			Interfaces:    slices.Clone(d.Interfaces),
 			Router:        d.Router.DeepCopy(),
@@ -45,15 +55,24 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 	}
 }
 
-func references(owners []ipam.Owner) []v1alpha1.ServiceReference {
+func references(owners []ipam.Owner, d Detail) []v1alpha1.ServiceReference {
 	refs := make([]v1alpha1.ServiceReference, 0, len(owners))
 	for _, o := range owners {
-		refs = append(refs, v1alpha1.ServiceReference{Namespace: o.Namespace, Name: o.Name, UID: types.UID(o.UID)})
+		refs = append(refs, v1alpha1.ServiceReference{Namespace: o.Namespace, Name: o.Name, UID: types.UID(o.UID), Ports: d.Ports, Retain: d.retain()})
 	}
-	slices.SortFunc(refs, func(a, b v1alpha1.ServiceReference) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
-	})
+	slices.SortFunc(refs, compareReferences)
 	return refs
+}
+
+func (d Detail) retain() *metav1.Duration {
+	if d.Retain == 0 {
+		return nil
+	}
+	return &metav1.Duration{Duration: d.Retain}
+}
+
+func compareReferences(a, b v1alpha1.ServiceReference) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
 }
 
 // record converts an object. The object's address was checked when it was taken in.
@@ -69,6 +88,7 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 			TrafficPolicy: v.Spec.TrafficPolicy,
 			Interfaces:    v.Spec.Interfaces,
 			Router:        v.Spec.Router,
+			Share:         v.Spec.Share,
 		},
 	}
 	for _, o := range v.Spec.Services {
@@ -85,7 +105,7 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 
 func phase(v *v1alpha1.VirtualIP) ipam.Phase {
 	switch {
-	case len(v.Spec.Services) > 0:
+	case len(v.Spec.Services) > 0, retained(v):
 		return ipam.Active
 	case v.Status.Phase == v1alpha1.PhaseQuarantined:
 		return ipam.Quarantined

@@ -46,6 +46,8 @@ type Store struct {
 	mu      sync.RWMutex // guards all below
 	objects map[netip.Addr]*v1alpha1.VirtualIP
 	owned   map[types.UID]map[netip.Addr]struct{} // UID of a Service → its addresses
+	shared  map[string]map[netip.Addr]struct{}    // sharing key → addresses
+	names   map[string]map[netip.Addr]struct{}    // namespace/name → addresses kept for it
 	// gone are UIDs of objects that this store removed and that the watch may
 	// still bring up once more.
 	gone map[types.UID]time.Time
@@ -69,6 +71,8 @@ func New(o Options) (*Store, error) {
 		timeout:   o.RequestTimeout,
 		objects:   map[netip.Addr]*v1alpha1.VirtualIP{},
 		owned:     map[types.UID]map[netip.Addr]struct{}{},
+		shared:    map[string]map[netip.Addr]struct{}{},
+		names:     map[string]map[netip.Addr]struct{}{},
 		gone:      map[types.UID]time.Time{},
 		kept:      map[netip.Addr]types.UID{},
 	}
@@ -128,6 +132,33 @@ func (s *Store) OwnedBy(service types.UID) []ipam.Record {
 	out := make([]ipam.Record, 0, len(s.owned[service]))
 	for a := range s.owned[service] {
 		out = append(out, s.record(a, s.objects[a]))
+	}
+	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+// Shared returns the records with a sharing key, sorted by address.
+func (s *Store) Shared(key string) []ipam.Record {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []ipam.Record
+	for a := range s.shared[key] {
+		out = append(out, s.record(a, s.objects[a]))
+	}
+	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+// Retained returns the records that are kept for a Service of this name, sorted
+// by address.
+func (s *Store) Retained(namespace, name string) []ipam.Record {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []ipam.Record
+	for a := range s.names[namespace+"/"+name] {
+		if v := s.objects[a]; keptFor(v, v1alpha1.ServiceReference{Namespace: namespace, Name: name}) {
+			out = append(out, s.record(a, v))
+		}
 	}
 	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
 	return out
@@ -200,10 +231,13 @@ func (s *Store) put(v *v1alpha1.VirtualIP) bool {
 	}
 	s.objects[a] = v
 	for _, ref := range v.Spec.Services {
-		if s.owned[ref.UID] == nil {
-			s.owned[ref.UID] = map[netip.Addr]struct{}{}
-		}
-		s.owned[ref.UID][a] = struct{}{}
+		enter(s.owned, ref.UID, a)
+	}
+	if v.Spec.Share != "" {
+		enter(s.shared, v.Spec.Share, a)
+	}
+	if r := v.Spec.Retain; r != nil {
+		enter(s.names, r.Namespace+"/"+r.Name, a)
 	}
 	return true
 }
@@ -224,10 +258,25 @@ func (s *Store) remove(v *v1alpha1.VirtualIP) {
 // unindex needs s.mu.
 func (s *Store) unindex(a netip.Addr, v *v1alpha1.VirtualIP) {
 	for _, ref := range v.Spec.Services {
-		delete(s.owned[ref.UID], a)
-		if len(s.owned[ref.UID]) == 0 {
-			delete(s.owned, ref.UID)
-		}
+		leave(s.owned, ref.UID, a)
+	}
+	leave(s.shared, v.Spec.Share, a)
+	if r := v.Spec.Retain; r != nil {
+		leave(s.names, r.Namespace+"/"+r.Name, a)
+	}
+}
+
+func enter[K comparable](m map[K]map[netip.Addr]struct{}, k K, a netip.Addr) {
+	if m[k] == nil {
+		m[k] = map[netip.Addr]struct{}{}
+	}
+	m[k][a] = struct{}{}
+}
+
+func leave[K comparable](m map[K]map[netip.Addr]struct{}, k K, a netip.Addr) {
+	delete(m[k], a)
+	if len(m[k]) == 0 {
+		delete(m, k)
 	}
 }
 

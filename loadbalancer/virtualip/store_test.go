@@ -27,6 +27,12 @@ var (
 func newStore(t *testing.T) (*Store, *fake.Clientset) {
 	t.Helper()
 	c := fake.New()
+	return secondStore(t, c), c
+}
+
+// secondStore is the store of another process on the same API server.
+func secondStore(t *testing.T, c *fake.Clientset) *Store {
+	t.Helper()
 	inf := client.NewVirtualIPInformer(c, 0)
 	s, err := New(Options{Client: c.VirtualIPs(), Informer: inf})
 	if err != nil {
@@ -39,7 +45,18 @@ func newStore(t *testing.T) (*Store, *fake.Clientset) {
 	for !inf.HasSynced() {
 		time.Sleep(time.Millisecond)
 	}
-	return s, c
+	return s
+}
+
+// deafStore is a store whose informer does not run: it knows what it has
+// written, and what it reads when a write fails.
+func deafStore(t *testing.T, c *fake.Clientset) *Store {
+	t.Helper()
+	s, err := New(Options{Client: c.VirtualIPs(), Informer: client.NewVirtualIPInformer(c, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func create(t *testing.T, s *Store) ipam.Record {
@@ -71,7 +88,7 @@ func TestLifeOfARecord(t *testing.T) {
 	if err != nil || !r.OnHold || r.Phase != ipam.Active {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if err := s.Disown(ctx, addr, "u1"); err != nil {
+	if _, err := s.Disown(ctx, addr, "u1", false); err != nil {
 		t.Fatal(err)
 	}
 	r, _ = s.Get(addr)
@@ -167,7 +184,9 @@ func TestRestoreLeavesNoGap(t *testing.T) {
 }
 
 func TestStaleWatchEventIsIgnored(t *testing.T) {
-	s, c := newStore(t)
+	// The informer does not run: its events are those of this test alone.
+	c := fake.New()
+	s := deafStore(t, c)
 	r := create(t, s)
 	old, err := c.VirtualIPs().Get(t.Context(), addr.String(), metav1.GetOptions{})
 	if err != nil {
@@ -182,7 +201,7 @@ func TestStaleWatchEventIsIgnored(t *testing.T) {
 		t.Error("an old event undid our own write")
 	}
 	cur, _ := s.Get(addr)
-	if err := s.Disown(t.Context(), addr, "u1"); err != nil {
+	if _, err := s.Disown(t.Context(), addr, "u1", false); err != nil {
 		t.Fatal(err)
 	}
 	cur, _ = s.Get(addr)

@@ -139,51 +139,6 @@ func (s *Store) forget(v *v1alpha1.VirtualIP) {
 	maps.DeleteFunc(s.gone, func(_ types.UID, t time.Time) bool { return time.Since(t) > goneFor })
 }
 
-// Disown takes a Service off an address. Without Services the address begins
-// to be released.
-func (s *Store) Disown(ctx context.Context, a netip.Addr, service types.UID) error {
-	v, err := s.object(a)
-	if err != nil {
-		return nil //nolint:nilerr // no object: nothing to disown
-	}
-	refs := slices.DeleteFunc(slices.Clone(v.Spec.Services), func(r v1alpha1.ServiceReference) bool { return r.UID == service })
-	if len(refs) == len(v.Spec.Services) {
-		return nil
-	}
-	spec := map[string]any{"services": refs}
-	if len(refs) == 0 {
-		spec["releaseTime"] = metav1.Now()
-	}
-	n, err := s.patchSpec(ctx, v, spec)
-	if err != nil {
-		return fmt.Errorf("release VirtualIP %s: %w", a, err)
-	}
-	s.written(n)
-	return nil
-}
-
-// SetDetail brings the changeable part of an object's spec (traffic policy,
-// interfaces, router) to the given detail. It writes only when they differ.
-func (s *Store) SetDetail(ctx context.Context, a netip.Addr, d Detail) error {
-	v, err := s.object(a)
-	if err != nil {
-		return fmt.Errorf("update VirtualIP %s: %w", a, err)
-	}
-	same := v.Spec.TrafficPolicy == d.TrafficPolicy && slices.Equal(v.Spec.Interfaces, d.Interfaces) &&
-		(v.Spec.Router == nil) == (d.Router == nil) && (d.Router == nil || *v.Spec.Router == *d.Router)
-	if same {
-		return nil
-	}
-	n, err := s.patchSpec(ctx, v, map[string]any{
-		"trafficPolicy": d.TrafficPolicy, "interfaces": d.Interfaces, "router": d.Router,
-	})
-	if err != nil {
-		return fmt.Errorf("update VirtualIP %s: %w", a, err)
-	}
-	s.written(n)
-	return nil
-}
-
 // SetRouterGeneration writes the generation of the router's document in which
 // an address is programmed.
 func (s *Store) SetRouterGeneration(ctx context.Context, a netip.Addr, generation uint64) error {
@@ -214,8 +169,13 @@ func (s *Store) Restore(ctx context.Context, v *v1alpha1.VirtualIP) error {
 	if err != nil {
 		return fmt.Errorf("restore VirtualIP %s: %w", v.Name, err)
 	}
-	if now, err := s.object(a); err != nil || now.UID != v.UID {
+	s.put(v) // unless more is known
+	now, err := s.object(a)
+	if err != nil || now.UID != v.UID {
 		return nil //nolint:nilerr // done already
+	}
+	if v = now; len(v.Spec.Services) == 0 {
+		return nil // released in the meantime
 	}
 	s.mu.Lock()
 	s.kept[a] = v.UID
@@ -249,10 +209,6 @@ func (s *Store) createAnew(ctx context.Context, v *v1alpha1.VirtualIP) (*v1alpha
 		return s.client.Get(ctx, v.Name, metav1.GetOptions{})
 	}
 	return n, err
-}
-
-func (s *Store) patchSpec(ctx context.Context, v *v1alpha1.VirtualIP, spec map[string]any) (*v1alpha1.VirtualIP, error) {
-	return s.patch(ctx, v, map[string]any{"spec": spec}, "")
 }
 
 // patch sends a merge patch that only fits the very object v.

@@ -18,7 +18,7 @@ var permissions = []string{
 	"onelb:cloud-controller-manager /services: get list watch",
 	"onelb:cloud-controller-manager /services/status: patch update",
 	"onelb:cloud-controller-manager /events: create patch update",
-	"onelb:cloud-controller-manager /namespaces [kube-system]: get",
+	"onelb:cloud-controller-manager /namespaces: get list watch",
 	"onelb:cloud-controller-manager discovery.k8s.io/endpointslices: get list watch",
 	"onelb:cloud-controller-manager onelb.io/addresspools: get list patch watch",
 	"onelb:cloud-controller-manager onelb.io/addresspools/status: patch",

@@ -110,7 +110,7 @@ func (c *Clientset) react(a testing.Action) (bool, runtime.Object, error) {
 	case testing.DeleteActionImpl:
 		return c.delete(a)
 	case testing.PatchActionImpl:
-		if err := c.checkUID(a); err != nil {
+		if err := c.checkPatch(a); err != nil {
 			return true, nil, err
 		}
 		handled, obj, err := testing.ObjectReaction(c.tracker)(a)
@@ -141,14 +141,16 @@ func (c *Clientset) stamp(o runtime.Object, created bool) error {
 	return nil
 }
 
-// checkUID refuses a patch that names another object's UID.
-func (c *Clientset) checkUID(a testing.PatchActionImpl) error {
+// checkPatch refuses a patch that names another object's UID, or another
+// version of the object.
+func (c *Clientset) checkPatch(a testing.PatchActionImpl) error {
 	var patch struct {
 		Metadata struct {
-			UID types.UID `json:"uid"`
+			UID     types.UID `json:"uid"`
+			Version string    `json:"resourceVersion"`
 		} `json:"metadata"`
 	}
-	if err := json.Unmarshal(a.GetPatch(), &patch); err != nil || patch.Metadata.UID == "" {
+	if err := json.Unmarshal(a.GetPatch(), &patch); err != nil || patch.Metadata.UID == "" && patch.Metadata.Version == "" {
 		return nil //nolint:nilerr // not a merge patch of metadata: nothing to check
 	}
 	o, err := c.tracker.Get(a.GetResource(), "", a.GetName())
@@ -159,7 +161,10 @@ func (c *Clientset) checkUID(a testing.PatchActionImpl) error {
 	if err != nil {
 		return fmt.Errorf("fake object: %w", err)
 	}
-	if m.GetUID() != patch.Metadata.UID {
+	if v := patch.Metadata.Version; v != "" && v != m.GetResourceVersion() {
+		return apierrors.NewConflict(a.GetResource().GroupResource(), a.GetName(), fmt.Errorf("have %s, want %s", m.GetResourceVersion(), v))
+	}
+	if patch.Metadata.UID != "" && m.GetUID() != patch.Metadata.UID {
 		return apierrors.NewConflict(a.GetResource().GroupResource(), a.GetName(), fmt.Errorf("have UID %s, want %s", m.GetUID(), patch.Metadata.UID))
 	}
 	return nil

@@ -1,0 +1,102 @@
+package loadbalancer
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/ipam"
+)
+
+func (h *harness) labelNamespace(labels map[string]string) {
+	h.t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns", Labels: labels}}
+	if _, err := h.kube.CoreV1().Namespaces().Update(h.t.Context(), ns, metav1.UpdateOptions{}); err != nil {
+		h.t.Fatal(err)
+	}
+	h.eventually("the labels are known", func() bool { return maps.Equal(h.controller.namespaceLabels("ns"), labels) })
+}
+
+// warnings drains what events there are, and returns the warnings.
+func (h *harness) warnings() []string {
+	var out []string
+	for {
+		select {
+		case e := <-h.events.Events:
+			if strings.HasPrefix(e, corev1.EventTypeWarning) {
+				out = append(out, e)
+			}
+		default:
+			return out
+		}
+	}
+}
+
+func TestPoolIsForSomeNamespacesOnly(t *testing.T) {
+	pool := l2Pool("private")
+	pool.Spec.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "a"}}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}
+	h := newHarness(t, []runtime.Object{readyNode("n1", "10.20.0.11"), ns}, pool)
+	h.runLibrary()
+	svc := namedService("web")
+	svc.Annotations = map[string]string{"onelb.io/pool": "private"}
+	h.create(svc)
+	h.eventually("it was tried a few times", func() bool { return h.calls.count("ensure web") > 3 })
+	if got := h.addressesOf("web"); len(got) > 0 || h.ipam.count() > 0 {
+		t.Fatalf("it has %v", got)
+	}
+	warned := slices.DeleteFunc(h.warnings(), func(e string) bool { return !strings.Contains(e, ReasonRefused) })
+	if len(warned) != 1 || !strings.Contains(warned[0], `is for namespaces with labels "team=a", and namespace ns has ""`) {
+		t.Errorf("events %q, want one that says why", warned)
+	}
+	h.labelNamespace(map[string]string{"team": "a"})
+	h.eventually("it has an address", func() bool { return len(h.addressesOf("web")) == 1 })
+	// What is given stays, whatever becomes of the labels.
+	h.labelNamespace(nil)
+	ensured := h.calls.count("ensure web")
+	h.update("web", func(s *corev1.Service) { s.Spec.Ports[0].Port++ })
+	h.eventually("it is ensured again", func() bool { return h.calls.count("ensure web") > ensured })
+	if got := h.addressesOf("web"); !slices.Equal(got, []string{"10.20.0.100"}) {
+		t.Errorf("it has %v", got)
+	}
+}
+
+func TestSpecOfPool(t *testing.T) {
+	pool := l2Pool("p")
+	pool.Spec.Draining, pool.Spec.AvoidEdgeAddresses = true, true
+	s, err := specOf(pool)
+	if err != nil || !s.Draining || !s.AvoidEdges || s.Leaving {
+		t.Errorf("%+v, %v", s, err)
+	}
+	pool = l2Pool("p")
+	pool.Spec.Ranges = []v1alpha1.AddressRange{{Start: "10.0.0.9", End: "10.0.0.1"}}
+	if s, err := specOf(pool); err == nil || !s.Draining || s.Leaving {
+		t.Errorf("%+v, %v: a mistake in the ranges must not give the reservation back", s, err)
+	}
+	pool = l2Pool("p")
+	pool.Spec.ServiceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is"}}}
+	v, err := viewOf(pool)
+	if err == nil || !strings.Contains(err.Error(), "spec.serviceSelector") {
+		t.Errorf("got %v", err)
+	}
+	if v.admit(testService(), nil) == nil {
+		t.Error("a pool whose selector cannot be read is for nobody")
+	}
+}
+
+func TestStatusOfADrainingPool(t *testing.T) {
+	pool := l2Pool("p")
+	st := ipam.PoolStatus{Name: "p", Reason: ipam.ReasonDraining, Message: "why", NetworkID: 3, ReservationID: 7, IPv4: ipam.Counts{Total: 9, Used: 2}}
+	got := poolStatus(pool, st, nil)
+	c := apimeta.FindStatusCondition(got.Conditions, v1alpha1.PoolReady)
+	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != "Draining" || got.IPv4 == nil || got.IPv4.Used != 2 || *got.ReservationID != 7 {
+		t.Errorf("%+v", got)
+	}
+}
