@@ -26,6 +26,8 @@ type Node struct {
 	// Unavailable: its network is not ready; it holds an address only if no
 	// other node can.
 	Unavailable bool `json:"unavailable,omitempty"`
+	// Draining: it is about to go; it holds an address only if no other node can.
+	Draining bool `json:"draining,omitempty"`
 }
 
 // Address is one address that a node should hold.

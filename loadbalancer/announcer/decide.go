@@ -14,6 +14,10 @@ import (
 // everybody, so a candidate that cannot take it costs half a second, no more.
 const Step = 500 * time.Millisecond
 
+// HandOverDelay is how long a candidate waits before it relieves a live holder:
+// by then the holder knows too, and does not defend itself.
+const HandOverDelay = 100 * time.Millisecond
+
 // View is all that Decide looks at.
 type View struct {
 	// Self is this node.
@@ -29,10 +33,11 @@ type Peer struct {
 	Name string
 	// Live: its agent answers.
 	Live bool
-	// Excluded: it must not hold anything, and lets go of what it holds.
+	// Excluded: it must not hold anything, and hands over what it holds.
 	Excluded bool
-	// Unavailable: it takes nothing, but keeps what no other node may have.
-	Unavailable bool
+	// Reluctant: it takes, and keeps, only what no other node may have: its
+	// network is not ready, it is being drained, or its kube-proxy is unwell.
+	Reluctant bool
 	// Settled: it did not come up just now. The others are preferred for
 	// addresses that have been held before.
 	Settled bool
@@ -50,7 +55,8 @@ type Subject struct {
 	Claim member.Claim
 	// Held: this node's kernel has it.
 	Held bool
-	// Free is when this node saw first that no live node has it.
+	// Free is when this node saw first that no live node has it, or that the one
+	// that has it should hand it over.
 	Free time.Time
 }
 
@@ -63,6 +69,9 @@ type Decision struct {
 	NotBefore time.Time
 	// Rank is how many candidates come before this one.
 	Rank int
+	// HandOver: a live holder is to be relieved. It keeps the address until
+	// another node has it; the other node takes it although the holder answers.
+	HandOver bool
 }
 
 // Decide says for each subject, in order, whether this node should hold it. It
@@ -80,17 +89,28 @@ func (v View) decide(s Subject) Decision {
 	d := Decision{Address: s.Address, NotBefore: s.Free}
 	holder, live := v.holder(s)
 	switch {
-	case !s.Wanted, live && holder != v.Self:
-		// A live holder is left in peace, whatever else holds: if it should let
-		// go, it does so itself, and says so.
+	case !s.Wanted:
+	case live && holder != v.Self:
+		// A live holder is left in peace, whatever else holds, unless it is to be
+		// relieved. It keeps the address until somebody else has it.
+		if v.leaves(holder, s) {
+			v.stand(&d, s)
+			d.HandOver, d.NotBefore = d.Hold, d.NotBefore.Add(HandOverDelay)
+		}
 	case live, s.Held:
-		d.Hold = v.keep(s)
+		d.HandOver = s.Held && v.leaves(v.Self, s)
+		d.Hold = d.HandOver || v.keep(s)
 	default:
-		rank := slices.Index(v.candidates(s), v.Self)
-		d.Hold, d.Rank = rank >= 0, max(rank, 0)
-		d.NotBefore = s.Free.Add(time.Duration(rank) * Step)
+		v.stand(&d, s)
 	}
 	return d
+}
+
+// stand makes this node wait for its turn, if it is a candidate.
+func (v View) stand(d *Decision, s Subject) {
+	rank := slices.Index(v.candidates(s), v.Self)
+	d.Hold, d.Rank = rank >= 0, max(rank, 0)
+	d.NotBefore = s.Free.Add(time.Duration(d.Rank) * Step)
 }
 
 // holder is the live node that has claimed s and not released it.
@@ -117,18 +137,34 @@ func (v View) keep(s Subject) bool {
 	if !known || self.Excluded {
 		return false
 	}
-	return eligible(self, s) || len(v.candidates(s)) == 0
+	all := v.candidates(s)
+	return len(all) == 0 || slices.Contains(all, v.Self)
 }
 
-// candidates are the nodes that may take s, the first choice first.
+// leaves reports whether the node, which has s, should have it no longer and
+// there is another one to take it.
+func (v View) leaves(holder string, s Subject) bool {
+	all := v.candidates(s)
+	return len(all) > 0 && !slices.Contains(all, holder)
+}
+
+// candidates are the nodes that may take s, the first choice first: reluctant
+// ones only if there are no others.
 func (v View) candidates(s Subject) []string {
+	if all := v.ordered(s, false); len(all) > 0 {
+		return all
+	}
+	return v.ordered(s, true)
+}
+
+func (v View) ordered(s Subject, reluctant bool) []string {
 	type candidate struct {
 		Peer
 		score uint64
 	}
 	var all []candidate
 	for _, p := range v.Peers {
-		if eligible(p, s) {
+		if p.Reluctant == reluctant && eligible(p, s) {
 			// Which nodes are new does not matter for an address that nobody
 			// had before: nothing breaks if they go again at once.
 			p.Settled = p.Settled || s.Claim.Epoch == 0
@@ -152,7 +188,7 @@ func (v View) candidates(s Subject) []string {
 }
 
 func eligible(p Peer, s Subject) bool {
-	if !p.Live || p.Excluded || p.Unavailable {
+	if !p.Live || p.Excluded {
 		return false
 	}
 	if !s.Local {

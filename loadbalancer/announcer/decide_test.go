@@ -94,7 +94,7 @@ func TestDecide(t *testing.T) {
 		{"its holder is deleted", func(p map[string]*announcer.Peer) { delete(p, order[1]) },
 			func(s *announcer.Subject) { s.Claim = held }, []string{order[0], order[2]}},
 		{"excluded nodes take nothing", func(p map[string]*announcer.Peer) { p[order[0]].Excluded = true }, nil, order[1:]},
-		{"nor do those without network", func(p map[string]*announcer.Peer) { p[order[0]].Unavailable = true }, nil, order[1:]},
+		{"nor do those without network", func(p map[string]*announcer.Peer) { p[order[0]].Reluctant = true }, nil, order[1:]},
 		{"a node that has just come up is last", func(p map[string]*announcer.Peer) { p[order[0]].Settled = false },
 			func(s *announcer.Subject) { s.Claim = held; s.Claim.Released = true }, []string{order[1], order[2], order[0]}},
 		{"but not for a new address", func(p map[string]*announcer.Peer) { p[order[0]].Settled = false }, nil, order},
@@ -132,6 +132,61 @@ func TestDecide(t *testing.T) {
 		change(&s)
 		return announcer.Decide(announcer.View{Self: self, Peers: all, Subjects: []announcer.Subject{s}})[0].Hold
 	}
+	for _, c := range []struct {
+		name    string
+		change  func(*announcer.Peer) // of the holder, order[1]
+		all     bool                  // of all nodes
+		subject func(*announcer.Subject)
+		want    []string // who takes it from the living holder
+	}{
+		{"drained or unwell", func(p *announcer.Peer) { p.Reluctant = true }, false, nil, []string{order[0], order[2]}},
+		{"excluded", func(p *announcer.Peer) { p.Excluded = true }, false, nil, []string{order[0], order[2]}},
+		{"all are reluctant", func(p *announcer.Peer) { p.Reluctant = true }, true, nil, nil},
+		{"all are excluded", func(p *announcer.Peer) { p.Excluded = true }, true, nil, nil},
+		{"no endpoint any more", func(*announcer.Peer) {}, false,
+			func(s *announcer.Subject) { s.Local, s.Endpoints = true, []string{order[2]} }, []string{order[2]}},
+		{"the only endpoint, drained", func(p *announcer.Peer) { p.Reluctant = true }, false,
+			func(s *announcer.Subject) { s.Local, s.Endpoints = true, []string{order[1]} }, nil},
+		{"nobody wants it", func(p *announcer.Peer) { p.Reluctant = true }, false,
+			func(s *announcer.Subject) { s.Wanted = false }, nil},
+	} {
+		t.Run("relieved: "+c.name, func(t *testing.T) {
+			all, s := peers(3), base
+			s.Claim = held
+			if c.subject != nil {
+				c.subject(&s)
+			}
+			for i := range all {
+				if c.all || all[i].Name == order[1] {
+					c.change(&all[i])
+				}
+			}
+			at := map[time.Duration]string{}
+			for _, p := range all {
+				s.Held = p.Name == order[1]
+				d := announcer.Decide(announcer.View{Self: p.Name, Peers: all, Subjects: []announcer.Subject{s}})[0]
+				if s.Held {
+					if d.HandOver != (len(c.want) > 0) || d.HandOver && !d.Hold {
+						t.Errorf("the holder: %+v", d)
+					}
+					continue
+				}
+				if d.Hold != d.HandOver {
+					t.Errorf("%s: %+v", p.Name, d)
+				}
+				if d.HandOver {
+					at[d.NotBefore.Sub(s.Free)] = p.Name
+				}
+			}
+			var got []string
+			for i := range len(at) {
+				got = append(got, at[announcer.HandOverDelay+time.Duration(i)*announcer.Step])
+			}
+			if fmt.Sprint(got) != fmt.Sprint(c.want) {
+				t.Errorf("taken by %v, want %v", got, c.want)
+			}
+		})
+	}
 	self := order[0]
 	nothing := func(*announcer.Subject) {}
 	local := func(nodes ...string) func(*announcer.Subject) {
@@ -144,10 +199,11 @@ func TestDecide(t *testing.T) {
 		want   bool
 	}{
 		{"as a matter of course", announcer.Peer{Live: true}, nothing, true},
-		{"not excluded", announcer.Peer{Live: true, Excluded: true}, nothing, false},
-		{"not without network if others have", announcer.Peer{Live: true, Unavailable: true}, nothing, false},
+		{"until it is relieved, excluded", announcer.Peer{Live: true, Excluded: true}, nothing, true},
+		{"not excluded without anybody to take it", announcer.Peer{Live: true, Excluded: true}, local(), false},
+		{"until it is relieved, without network", announcer.Peer{Live: true, Reluctant: true}, nothing, true},
 		{"with a local endpoint", announcer.Peer{Live: true}, local(self), true},
-		{"not if only others have endpoints", announcer.Peer{Live: true}, local(other(self)), false},
+		{"until it is relieved, if only others have endpoints", announcer.Peer{Live: true}, local(other(self)), true},
 		{"if nobody has endpoints", announcer.Peer{Live: true}, local(), true},
 		{"not against a live node with a newer claim", announcer.Peer{Live: true},
 			func(s *announcer.Subject) { s.Claim.Node, s.Claim.Epoch = other(self), 4 }, false},

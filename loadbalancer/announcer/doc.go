@@ -14,6 +14,9 @@
 //     where they were, and two hosts do not answer at once.
 //   - The holder keeps an address for as long as it lives and may have it. A node
 //     that comes back takes nothing back.
+//   - A live holder that should have an address no longer (drained, excluded,
+//     unwell, without an endpoint) keeps it until another node has it; that one
+//     takes it without waiting for silence. Somebody answers all the time.
 //   - Of two holders (after a partition) the one with the older claim lets go as
 //     soon as it hears of the other.
 //   - An address without Services is let go at once.

@@ -38,8 +38,8 @@ type Group interface {
 	Members() []member.Member
 	Drain() []member.Claim
 	Announce(claims ...member.Claim)
-	// SetSettled tells the others whether this node counts as settled.
-	SetSettled(settled bool)
+	// SetState tells the others what this node says of itself.
+	SetState(s member.State)
 }
 
 // Reporter tells the world what happened. It must not block.
@@ -97,6 +97,8 @@ type Engine struct {
 	updates  chan update
 	sighted  chan wire.Sighting
 	links    chan struct{}
+	nudged   chan struct{}
+	unwell   atomic.Bool
 	stepped  atomic.Pointer[time.Time]
 	interest sync.Map // netip.Addr: sightings of other addresses are not handed over
 
@@ -143,6 +145,7 @@ func New(o Options) (*Engine, error) {
 	return &Engine{
 		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
 		updates: make(chan update, 1), sighted: make(chan wire.Sighting, sightingsBuffer), links: make(chan struct{}, 1),
+		nudged:  make(chan struct{}, 1),
 		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{},
 	}, nil
 }
@@ -191,6 +194,16 @@ func (e *Engine) LinksChanged() {
 	}
 }
 
+// SetUnwell tells whether something that this node needs to pass on traffic is
+// out of order. Addresses are handed to nodes where nothing is, if there are any.
+func (e *Engine) SetUnwell(unwell bool) {
+	e.unwell.Store(unwell)
+	select {
+	case e.nudged <- struct{}{}:
+	default:
+	}
+}
+
 // Idle is how long ago Run did something last; less than a third of the lifetime
 // and a bit, unless it hangs. Zero before Run.
 func (e *Engine) Idle() time.Duration {
@@ -226,6 +239,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.sight(s, time.Now())
 		case <-e.links:
 			e.refreshAt = time.Time{}
+		case <-e.nudged:
+			e.dirty = true
 		case <-e.o.Changed:
 			e.dirty = true
 		case <-timer.C:
@@ -314,6 +329,11 @@ func (e *Engine) adopt(now time.Time) error {
 		}
 		e.o.Metrics.adopted.Inc()
 		e.logger.Info("Found an address of ours in the kernel", "address", o.Address, "interface", on.Name, "valid", o.Valid)
+	}
+	for a, h := range remembered {
+		if n := e.entry(a); n.hold == nil && h.Epoch > 0 { // it lapsed; the count goes on
+			e.believe(n, member.Claim{Address: a, Node: e.o.Node, Epoch: h.Epoch, Released: true})
+		}
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ type world struct {
 	asked     []time.Time
 	answerer  net.HardwareAddr // who answers questions; nil: nobody
 	members   []member.Member
+	state     member.State // as told to the group
 	ready     bool
 	news      []member.Claim // to be drained
 	claims    []member.Claim // announced by the engine
@@ -146,7 +147,11 @@ func (g group) Announce(claims ...member.Claim) {
 	g.claims = append(g.claims, claims...)
 }
 
-func (group) SetSettled(bool) {}
+func (g group) SetState(s member.State) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.state = s
+}
 
 func (w *world) Held() map[netip.Addr]announcer.Holding { return w.held }
 
@@ -202,7 +207,7 @@ func (w *world) announcements() []time.Time {
 // live are the members of those names.
 func live(names ...string) (out []member.Member) {
 	for _, n := range names {
-		out = append(out, member.Member{Name: n, Settled: true})
+		out = append(out, member.Member{Name: n, State: member.State{Settled: true}})
 	}
 	return out
 }

@@ -20,14 +20,19 @@ type entry struct {
 	keep     time.Time // the spec vanished; it counts until then. Zero: it is there
 	patterns addr.Patterns
 
-	claim  member.Claim
-	free   time.Time // when nobody was seen to have it; zero: somebody has it
-	other  bool      // another live node has it
-	want   bool      // this node should hold it
-	start  time.Time // but not take it before
-	rank   int       // after so many others
-	retry  time.Time // nor try again before
-	failed string    // why not, as logged last
+	claim member.Claim
+	free  time.Time // when nobody was seen to have it; zero: somebody has it
+	other bool      // another live node has it
+	// leaving: that one should be relieved.
+	leaving bool
+	// handOver: this node relieves it or, if it holds the address, is relieved.
+	handOver bool
+	leaveBy  time.Time // hand over until then; zero: no limit
+	want     bool      // this node should hold it
+	start    time.Time // but not take it before
+	rank     int       // after so many others
+	retry    time.Time // nor try again before
+	failed   string    // why not, as logged last
 
 	hold *hold
 	ask  *asking

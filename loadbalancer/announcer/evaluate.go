@@ -18,6 +18,9 @@ const linkDownTime = 300 * time.Millisecond
 // means anything: switches and neighbour tables need a moment.
 const linkUpTime = time.Second
 
+// handOverTime is how long an excluded node waits for others to take an address.
+const handOverTime = 5 * time.Second
+
 // errWait means that it is too early to say.
 var errWait = errors.New("the interface has had no carrier until now")
 
@@ -35,10 +38,11 @@ func (e *Engine) evaluate(now time.Time) {
 	}
 	for i, d := range Decide(view) {
 		n := entries[i]
-		n.want, n.start, n.rank = d.Hold, d.NotBefore, d.Rank
+		n.want, n.start, n.rank, n.handOver = d.Hold, d.NotBefore, d.Rank, d.HandOver
 		if !d.Hold {
 			n.ask = nil
 		}
+		e.limitHandOver(n, view, now)
 		if d.Hold && n.hold != nil {
 			e.confirm(n, now)
 		}
@@ -63,13 +67,15 @@ func (e *Engine) observe(now time.Time) {
 			}
 		}
 	}
-	settled := !now.Before(e.damper.settledAt())
-	e.o.Group.SetSettled(settled)
-	live[e.o.Node] = member.Member{Name: e.o.Node, Settled: settled}
+	state := member.State{Settled: !now.Before(e.damper.settledAt()), Unwell: e.unwell.Load()}
+	e.o.Group.SetState(state)
+	live[e.o.Node] = member.Member{Name: e.o.Node, State: state}
 	e.peers = e.peers[:0]
 	for _, c := range e.cluster.Nodes {
 		m, ok := live[c.Name]
-		e.peers = append(e.peers, Peer{Name: c.Name, Live: ok, Excluded: c.Excluded, Unavailable: c.Unavailable, Settled: m.Settled})
+		e.peers = append(e.peers, Peer{
+			Name: c.Name, Live: ok, Excluded: c.Excluded, Reluctant: c.Unavailable || c.Draining || m.Unwell, Settled: m.Settled,
+		})
 		delete(live, c.Name)
 	}
 	for name := range live {
@@ -95,14 +101,28 @@ func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
 	}
 	holder, live := v.holder(s)
 	n.other = live && holder != e.o.Node
+	leaving := n.other && v.leaves(holder, s)
 	switch {
-	case live || s.Held || !s.Wanted:
+	case !s.Wanted, live && !leaving, s.Held:
 		n.free = time.Time{}
-	case n.free.IsZero():
+	case n.free.IsZero(), leaving != n.leaving: // else all candidates' turns could have come
 		n.free = now
 	}
+	n.leaving = leaving
 	s.Free = n.free
 	return s
+}
+
+// limitHandOver bounds how long an excluded node waits to be relieved; one that
+// is only reluctant keeps an address until then, however long it takes.
+func (e *Engine) limitHandOver(n *entry, v View, now time.Time) {
+	self, _ := v.peer(e.o.Node)
+	switch {
+	case n.hold == nil || !n.handOver || !self.Excluded:
+		n.leaveBy = time.Time{}
+	case n.leaveBy.IsZero():
+		n.leaveBy = now.Add(handOverTime)
+	}
 }
 
 // believe takes in a claim that beats the known one, and passes it on.

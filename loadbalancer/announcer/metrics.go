@@ -7,6 +7,7 @@ const (
 	reasonNew      = "new"      // nobody had it before
 	reasonDead     = "dead"     // its holder is gone
 	reasonReleased = "released" // its holder let it go
+	reasonHandOver = "handover" // its holder is being relieved
 	reasonRetaken  = "retaken"  // this node had lost it
 )
 
@@ -31,13 +32,13 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Name: "onelb_node_peers", Help: "Live agents of other nodes."}),
 		takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "onelb_node_takeovers_total",
-			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it)."},
+			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it), handover (its holder was relieved: drained, excluded, unwell or without a local endpoint)."},
 			[]string{"reason"}),
 		adopted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "onelb_node_adopted_total", Help: "Addresses found in the kernel at start and kept."}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "onelb_node_drops_total",
-			Help: "Addresses let go, by reason: unwanted, other (another node has it), ineligible, link (no carrier), lapsed (not renewed in time), moved (to another interface)."},
+			Help: "Addresses let go, by reason: unwanted, other (another node has it), handover (its successor has it), ineligible, link (no carrier), lapsed (not renewed in time), moved (to another interface)."},
 			[]string{"reason"}),
 		announced: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "onelb_node_announcements_total",

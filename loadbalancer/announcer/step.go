@@ -63,7 +63,11 @@ func (e *Engine) tick(n *entry, now time.Time) time.Time {
 	case n.hold != nil && n.known && !n.want:
 		return e.unwanted(n, now)
 	case n.hold != nil && n.want:
-		next := e.watchLink(n, now)
+		if !n.leaveBy.IsZero() && !now.Before(n.leaveBy) {
+			n.want = false // until the next evaluation, which finds that nobody has it
+			return e.unwanted(n, now)
+		}
+		next := earliest(n.leaveBy, e.watchLink(n, now))
 		if n.hold == nil {
 			return next
 		}
@@ -257,6 +261,9 @@ func (e *Engine) sight(s wire.Sighting, now time.Time) {
 	case n == nil:
 	case n.ask != nil && n.ask.on.Index == s.Index:
 		e.answered(n, s.MAC, now)
+	case n.hold != nil && n.hold.on.Index == s.Index && n.handOver:
+		// The successor announces itself: sooner than its claim gets here.
+		e.drop(n, "handover", now)
 	case n.hold != nil && n.hold.on.Index == s.Index:
 		e.o.Metrics.conflicts.Inc()
 		defend, report := n.rows.seen(s.MAC, now)

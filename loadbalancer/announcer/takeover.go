@@ -58,6 +58,10 @@ func (e *Engine) candidate(n *entry, now time.Time) time.Time {
 	if err != nil {
 		return e.cannot(n, err, now)
 	}
+	if n.handOver {
+		e.acquire(n, on, now)
+		return time.Time{}
+	}
 	if n.ask == nil || n.ask.on.Index != on.Index {
 		n.ask = &asking{on: on, began: now, next: now}
 	}
@@ -109,7 +113,7 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 			*a = asking{on: a.on, began: now, next: now.Add(time.Duration(n.rank) * Step)}
 			return a.next
 		}
-		e.acquire(n, now)
+		e.acquire(n, a.on, now)
 		return time.Time{}
 	}
 	if err := e.o.Wire.Ask(a.on, n.address, a.mac); err != nil {
@@ -147,15 +151,16 @@ func (e *Engine) persistent(n *entry, now time.Time) {
 }
 
 // acquire takes the address.
-func (e *Engine) acquire(n *entry, now time.Time) {
-	on := n.ask.on
+func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 	if err := e.o.Kernel.Add(n.address, on, e.o.Lifetime); err != nil {
 		e.logger.Error(err, "The kernel did not take an address")
 		e.cannot(n, err, now)
 		return
 	}
 	reason := e.reason(n)
-	n.ask, n.failed, n.free = nil, "", time.Time{}
+	// Not to be relieved until the next evaluation says so: the old holder may
+	// still be heard.
+	n.ask, n.failed, n.free, n.handOver = nil, "", time.Time{}, false
 	n.hold = &hold{on: on, since: time.Now(), epoch: n.claim.Epoch + 1, expires: now.Add(e.o.Lifetime)}
 	n.hold.announce(now)
 	e.announce(n, now)
@@ -168,6 +173,8 @@ func (e *Engine) acquire(n *entry, now time.Time) {
 
 func (e *Engine) reason(n *entry) string {
 	switch {
+	case n.handOver:
+		return reasonHandOver
 	case n.claim.IsZero():
 		return reasonNew
 	case n.claim.Released:

@@ -15,15 +15,36 @@ var (
 	_ memberlist.EventDelegate = delegate{}
 )
 
-// NodeMeta is one byte: whether this agent is settled.
+// Bits of NodeMeta's byte. An agent ignores those that it does not know.
+const (
+	metaSettled = 1 << iota
+	metaUnwell
+)
+
+func (s State) encode() []byte {
+	var b byte
+	if s.Settled {
+		b |= metaSettled
+	}
+	if s.Unwell {
+		b |= metaUnwell
+	}
+	return []byte{b}
+}
+
+func decodeState(b []byte) State {
+	if len(b) == 0 {
+		return State{}
+	}
+	return State{Settled: b[0]&metaSettled != 0, Unwell: b[0]&metaUnwell != 0}
+}
+
+// NodeMeta is one byte: the agent's State.
 func (d delegate) NodeMeta(int) []byte {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
-	d.g.told = d.g.settled
-	if d.g.settled {
-		return []byte{1}
-	}
-	return []byte{0}
+	d.g.told = d.g.state
+	return d.g.state.encode()
 }
 
 func (d delegate) NotifyMsg(b []byte) { d.receive(b) }
@@ -59,7 +80,7 @@ func (d delegate) NotifyJoin(n *memberlist.Node) { d.NotifyUpdate(n) }
 func (d delegate) NotifyUpdate(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
-	d.g.live[n.Name] = len(n.Meta) == 1 && n.Meta[0] == 1
+	d.g.live[n.Name] = decodeState(n.Meta)
 	d.g.notify()
 }
 

@@ -64,8 +64,15 @@ type Peer struct {
 // Member is a live agent.
 type Member struct {
 	Name string
-	// Settled is what it says of itself, see SetSettled.
+	State
+}
+
+// State is what an agent says of its node.
+type State struct {
+	// Settled: it has been there for a while.
 	Settled bool
+	// Unwell: something that it needs to pass on traffic is out of order.
+	Unwell bool
 }
 
 // Group is the agents that can reach each other. Its methods may be called from
@@ -84,12 +91,12 @@ type Group struct {
 	mu     sync.Mutex // guards the rest
 	self   netip.Addr
 	peers  map[string]netip.Addr
-	live   map[string]bool // and whether it is settled
+	live   map[string]State
 	claims map[netip.Addr]Claim
 	dirty  map[netip.Addr]struct{}
 	ready  bool
-	// settled is what the others are to be told, told what they were.
-	settled, told bool
+	// state is what the others are to be told, told what they were.
+	state, told State
 }
 
 // New returns a group that Run starts.
@@ -101,7 +108,7 @@ func New(o Options) (*Group, error) {
 		name: o.Name, port: o.Port, enter: o.Enter, logger: o.Logger,
 		ring:    ring{file: o.KeyFile, delay: keyDelay},
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		peers: map[string]netip.Addr{}, live: map[string]bool{},
+		peers: map[string]netip.Addr{}, live: map[string]State{},
 		claims: map[netip.Addr]Claim{}, dirty: map[netip.Addr]struct{}{},
 	}
 	if g.enter == nil {
@@ -142,13 +149,13 @@ func (g *Group) Ready() bool {
 	return g.ready
 }
 
-// SetSettled tells the other agents whether this one has been there for a while.
-// At first it is not.
-func (g *Group) SetSettled(settled bool) {
+// SetState tells the other agents what this one says of its node. At first it is
+// the zero value.
+func (g *Group) SetState(s State) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.settled != settled {
-		g.settled = settled
+	if g.state != s {
+		g.state = s
 		wake(g.kick)
 	}
 }
@@ -162,7 +169,7 @@ func (g *Group) Members() []Member {
 	defer g.mu.Unlock()
 	out := make([]Member, 0, len(g.live))
 	for _, n := range slices.Sorted(maps.Keys(g.live)) {
-		out = append(out, Member{Name: n, Settled: g.live[n]})
+		out = append(out, Member{Name: n, State: g.live[n]})
 	}
 	return out
 }
@@ -211,7 +218,7 @@ func (g *Group) merge(claims []Claim, fromOthers bool) {
 func (g *Group) untold() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.settled != g.told
+	return g.state != g.told
 }
 
 func (g *Group) notify() { wake(g.changed) }

@@ -108,6 +108,17 @@ func TestGroup(t *testing.T) {
 	eventually(t, "b hears of the claim", believes(b, first))
 	eventually(t, "c hears of the claim", believes(c, first))
 
+	unwell := member.State{Settled: true, Unwell: true}
+	a.SetState(unwell)
+	eventually(t, "the others know what a says of itself", func() bool {
+		for _, x := range []*agent{b, c} {
+			if m := x.Members(); len(m) != 3 || m[0].State != unwell || m[1].State != (member.State{}) {
+				return false
+			}
+		}
+		return true
+	})
+
 	higher := member.Claim{Address: v4, Node: "node-3", Epoch: 2}
 	c.Announce(higher)
 	eventually(t, "the loser hears of the higher claim", believes(a, higher))

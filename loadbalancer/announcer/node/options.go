@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -24,6 +25,11 @@ type Options struct {
 	MetricsAddress string
 	// AddressLifetime is how long the kernel keeps an address that is not renewed.
 	AddressLifetime time.Duration
+	// DrainCordoned makes a cordoned node hand its addresses over.
+	DrainCordoned bool
+	// KubeProxyHealth is the host:port of this node's kube-proxy at which it tells
+	// its health. Empty: do not ask.
+	KubeProxyHealth string
 	// Enter runs a function in the network namespace to work in. Nil: the
 	// program's own.
 	Enter func(func() error) error
@@ -40,6 +46,8 @@ func Defaults() Options {
 		StateDir:        "/var/lib/onelb",
 		MetricsAddress:  "127.0.0.1:9911",
 		AddressLifetime: 3 * time.Second,
+		DrainCordoned:   true,
+		KubeProxyHealth: "127.0.0.1:10256",
 	}
 }
 
@@ -52,6 +60,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.StateDir, "state-dir", o.StateDir, "directory for what a restarted agent must know")
 	fs.StringVar(&o.MetricsAddress, "metrics-address", o.MetricsAddress, "address of /metrics, /healthz and /readyz; empty: off")
 	fs.DurationVar(&o.AddressLifetime, "address-lifetime", o.AddressLifetime, "how long the kernel keeps an address that is not renewed; whole seconds, 1s to 60s")
+	fs.BoolVar(&o.DrainCordoned, "drain-cordoned", o.DrainCordoned, "hand over the addresses of a node when it is cordoned, which is how a drain begins; the same on all nodes")
+	fs.StringVar(&o.KubeProxyHealth, "kube-proxy-health", o.KubeProxyHealth, "host:port at which this node's kube-proxy tells its health; addresses are handed over while it is unwell; one that has never answered is not there; empty: do not ask")
 }
 
 // Validate returns all that is wrong with the options.
@@ -68,5 +78,9 @@ func (o *Options) Validate() error {
 	add(o.StateDir == "", "--state-dir is required")
 	add(o.AddressLifetime < time.Second || o.AddressLifetime > time.Minute || o.AddressLifetime%time.Second != 0,
 		"--address-lifetime %v is not in whole seconds from 1s to 60s", o.AddressLifetime)
+	if o.KubeProxyHealth != "" {
+		_, _, err := net.SplitHostPort(o.KubeProxyHealth)
+		add(err != nil, "--kube-proxy-health %q is not host:port", o.KubeProxyHealth)
+	}
 	return errors.Join(errs...)
 }

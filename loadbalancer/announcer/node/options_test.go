@@ -15,20 +15,24 @@ func TestFlags(t *testing.T) {
 	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	o.AddFlags(fs)
-	must(t, fs.Parse([]string{"--node-name=n", "--address-lifetime=5s", "--gossip-port=1234", "--metrics-address="}))
+	must(t, fs.Parse([]string{"--node-name=n", "--address-lifetime=5s", "--gossip-port=1234", "--metrics-address=",
+		"--drain-cordoned=false", "--kube-proxy-health="}))
 	must(t, o.Validate())
+	if o.DrainCordoned || o.KubeProxyHealth != "" {
+		t.Errorf("got %+v", o)
+	}
 	if o.NodeName != "n" || o.AddressLifetime != 5*time.Second || o.GossipPort != 1234 || o.MetricsAddress != "" || o.StateDir != "/var/lib/onelb" {
 		t.Errorf("got %+v", o)
 	}
 }
 
 func TestValidateTellsAllAtOnce(t *testing.T) {
-	o := Options{AddressLifetime: 1500 * time.Millisecond, GossipPort: 70000}
+	o := Options{AddressLifetime: 1500 * time.Millisecond, GossipPort: 70000, KubeProxyHealth: "localhost"}
 	err := o.Validate()
 	if !errors.Is(err, ErrOptions) {
 		t.Fatal(err)
 	}
-	for _, flag := range []string{"--node-name", "--gossip-key-file", "--gossip-port", "--state-dir", "--address-lifetime"} {
+	for _, flag := range []string{"--node-name", "--gossip-key-file", "--gossip-port", "--state-dir", "--address-lifetime", "--kube-proxy-health"} {
 		if !strings.Contains(err.Error(), flag) {
 			t.Errorf("%v does not name %s", err, flag)
 		}

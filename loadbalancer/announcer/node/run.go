@@ -85,7 +85,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = table.Close() }()
-	src, err := newSource(a.kube, a.onelb)
+	src, err := newSource(a.kube, a.onelb, a.o.DrainCordoned)
 	if err != nil {
 		return err
 	}
@@ -144,6 +144,9 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 	g.Go(func() error { return engine.Run(ctx) })
 	g.Go(func() error { return table.WatchLinks(ctx, engine.LinksChanged) })
 	g.Go(func() error { return state.Run(ctx) })
+	if a.o.KubeProxyHealth != "" {
+		g.Go(func() error { return a.watchProxy(ctx, engine.SetUnwell) })
+	}
 	g.Go(func() error { return reporter.Run(ctx) })
 	g.Go(func() error {
 		return src.Run(ctx, func(c *announcer.Cluster) {

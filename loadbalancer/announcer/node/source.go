@@ -33,9 +33,10 @@ const (
 type source struct {
 	vips, nodes, endpoints cache.SharedIndexInformer
 	changed                chan struct{}
+	cordoned               bool // cordoned nodes count as draining
 }
 
-func newSource(kube kubernetes.Interface, onelb client.Interface) (*source, error) {
+func newSource(kube kubernetes.Interface, onelb client.Interface, cordoned bool) (*source, error) {
 	s := &source{
 		vips:  client.NewVirtualIPInformer(onelb, 0),
 		nodes: coreinformers.NewNodeInformer(kube, 0, cache.Indexers{}),
@@ -47,7 +48,7 @@ func newSource(kube kubernetes.Interface, onelb client.Interface) (*source, erro
 				}
 				return []string{e.Namespace + "/" + e.Labels[discoveryv1.LabelServiceName]}, nil
 			}}),
-		changed: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), cordoned: cordoned,
 	}
 	for informer, trim := range map[cache.SharedIndexInformer]cache.TransformFunc{
 		s.vips: trimVirtualIP, s.nodes: trimNode, s.endpoints: trimSlice,
@@ -116,7 +117,7 @@ func (s *source) Run(ctx context.Context, give func(*announcer.Cluster), late fu
 }
 
 func (s *source) build(logger klog.Logger) *announcer.Cluster {
-	return translate(logger, list[*corev1.Node](s.nodes), list[*v1alpha1.VirtualIP](s.vips),
+	return translate(logger, s.cordoned, list[*corev1.Node](s.nodes), list[*v1alpha1.VirtualIP](s.vips),
 		func(namespace, service string) []*discoveryv1.EndpointSlice {
 			found, err := s.endpoints.GetIndexer().ByIndex(serviceIndex, namespace+"/"+service)
 			if err != nil {

@@ -17,11 +17,12 @@ import (
 // slicesOf returns the EndpointSlices of a Service.
 type slicesOf func(namespace, service string) []*discoveryv1.EndpointSlice
 
-// translate reduces the API objects to what the engine needs.
-func translate(logger klog.Logger, nodes []*corev1.Node, vips []*v1alpha1.VirtualIP, endpoints slicesOf) *announcer.Cluster {
+// translate reduces the API objects to what the engine needs. cordoned: a
+// cordoned node counts as draining.
+func translate(logger klog.Logger, cordoned bool, nodes []*corev1.Node, vips []*v1alpha1.VirtualIP, endpoints slicesOf) *announcer.Cluster {
 	c := &announcer.Cluster{}
 	for _, n := range nodes {
-		c.Nodes = append(c.Nodes, translateNode(n))
+		c.Nodes = append(c.Nodes, translateNode(n, cordoned))
 	}
 	slices.SortFunc(c.Nodes, func(a, b announcer.Node) int { return cmp.Compare(a.Name, b.Name) })
 	for _, v := range vips {
@@ -39,9 +40,20 @@ func translate(logger klog.Logger, nodes []*corev1.Node, vips []*v1alpha1.Virtua
 	return c
 }
 
-func translateNode(n *corev1.Node) announcer.Node {
+// taintAutoscaler is on nodes that the cluster autoscaler is about to remove;
+// Kubernetes' own service controller goes by it too.
+const taintAutoscaler = "ToBeDeletedByClusterAutoscaler"
+
+// draining reports whether the node is about to go. There is no sign of a drain
+// but the cordon that it begins with.
+func draining(n *corev1.Node, cordoned bool) bool {
+	return cordoned && n.Spec.Unschedulable ||
+		slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == taintAutoscaler })
+}
+
+func translateNode(n *corev1.Node, cordoned bool) announcer.Node {
 	_, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]
-	out := announcer.Node{Name: n.Name, Excluded: excluded || n.DeletionTimestamp != nil}
+	out := announcer.Node{Name: n.Name, Excluded: excluded || n.DeletionTimestamp != nil, Draining: draining(n, cordoned)}
 	for _, a := range n.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {
 			continue
@@ -124,7 +136,7 @@ func serviceNodes(all []*discoveryv1.EndpointSlice) map[string]bool {
 func trimNode(obj any) (any, error) {
 	if n, ok := obj.(*corev1.Node); ok {
 		n.ManagedFields, n.Annotations = nil, nil
-		n.Spec = corev1.NodeSpec{}
+		n.Spec = corev1.NodeSpec{Unschedulable: n.Spec.Unschedulable, Taints: n.Spec.Taints}
 		n.Status = corev1.NodeStatus{Addresses: n.Status.Addresses, Conditions: n.Status.Conditions}
 	}
 	return obj, nil

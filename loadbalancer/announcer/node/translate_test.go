@@ -43,13 +43,15 @@ func TestTranslate(t *testing.T) {
 		}
 		return []*discoveryv1.EndpointSlice{{Endpoints: []discoveryv1.Endpoint{endpoint("n3", &no, &yes), endpoint("n4", &no, &no), {}}}}
 	}
-	got := translate(klog.Background(), []*corev1.Node{
+	got := translate(klog.Background(), true, []*corev1.Node{
 		node("n2", func(n *corev1.Node) { n.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""} }),
 		node("n1", func(*corev1.Node) {}),
 		node("n4", func(n *corev1.Node) { n.DeletionTimestamp = &metav1.Time{Time: since} }),
 		node("n3", func(n *corev1.Node) {
 			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionTrue}}
 		}),
+		node("n5", func(n *corev1.Node) { n.Spec.Unschedulable = true }),
+		node("n6", func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: taintAutoscaler}} }),
 	}, vips, endpoints)
 	addresses := []netip.Addr{netip.MustParseAddr("10.0.0.9")}
 	want := &announcer.Cluster{
@@ -58,6 +60,8 @@ func TestTranslate(t *testing.T) {
 			{Name: "n2", Addresses: addresses, Excluded: true},
 			{Name: "n3", Addresses: addresses, Unavailable: true},
 			{Name: "n4", Addresses: addresses, Excluded: true},
+			{Name: "n5", Addresses: addresses, Draining: true},
+			{Name: "n6", Addresses: addresses, Draining: true},
 		},
 		Addresses: []announcer.Address{
 			{Address: netip.MustParseAddr("203.0.113.7"), Interfaces: []string{"eth1"},
@@ -71,12 +75,20 @@ func TestTranslate(t *testing.T) {
 	}
 }
 
+func TestCordonMayBeIgnored(t *testing.T) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{Unschedulable: true}}
+	if translateNode(n, false).Draining || !translateNode(n, true).Draining {
+		t.Error("a cordoned node drains if it is to count, and only then")
+	}
+}
+
 func TestTrimKeepsWhatIsUsed(t *testing.T) {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"big": "thing"}},
+		Spec:   corev1.NodeSpec{Unschedulable: true, Taints: []corev1.Taint{{Key: "a"}}, PodCIDR: "10.0.0.0/24"},
 		Status: corev1.NodeStatus{Images: []corev1.ContainerImage{{}}, Addresses: []corev1.NodeAddress{{Address: "1.2.3.4"}}}}
 	_, err := trimNode(n)
 	must(t, err)
-	if n.Annotations != nil || n.Status.Images != nil || len(n.Status.Addresses) != 1 || n.Labels["a"] != "b" {
+	if n.Annotations != nil || !n.Spec.Unschedulable || len(n.Spec.Taints) != 1 || n.Spec.PodCIDR != "" || n.Status.Images != nil || len(n.Status.Addresses) != 1 || n.Labels["a"] != "b" {
 		t.Errorf("got %+v", n)
 	}
 	name := "n"

@@ -1,0 +1,228 @@
+package announcer_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/onelb/onelb/loadbalancer/announcer"
+	"github.com/onelb/onelb/loadbalancer/announcer/member"
+	"github.com/onelb/onelb/loadbalancer/announcer/wire"
+)
+
+func drained(node string, change ...func(*announcer.Address)) *announcer.Cluster {
+	c := wanted(change...)
+	for i := range c.Nodes {
+		c.Nodes[i].Draining = c.Nodes[i].Name == node
+	}
+	return c
+}
+
+// theirs makes another node the holder of record.
+func theirs(a *announcer.Address) { a.Holder = &announcer.Holding{Node: "other", Epoch: 5} }
+
+func TestRelievesALiveHolder(t *testing.T) {
+	bubble(t, func(w *world) { w.members, w.answerer = live("me", "other"), stranger }, func(w *world) {
+		w.SetCluster(wanted(theirs))
+		after(10 * time.Second)
+		expect(t, w, false, "while its holder is well")
+		w.SetCluster(drained("other", theirs))
+		after(announcer.HandOverDelay - time.Millisecond)
+		expect(t, w, false, "before the holder knows")
+		after(2 * time.Millisecond)
+		expect(t, w, true, "although the holder answers")
+		asked, announced, _ := w.counts()
+		if c := w.lastClaim(); c.Node != "me" || c.Epoch != 6 || asked != 0 || announced != 1 {
+			t.Errorf("claimed %+v, asked %d times, announced %d times", c, asked, announced)
+		}
+	})
+	bubble(t, func(w *world) { w.members = live("me", "other"); w.members[1].Unwell = true }, func(w *world) {
+		w.SetCluster(wanted(theirs))
+		after(announcer.HandOverDelay + time.Millisecond)
+		expect(t, w, true, "the holder says that it is unwell")
+	})
+}
+
+func TestIsRelieved(t *testing.T) {
+	prepare := func(w *world) { w.members = live("me", "other") }
+	bubble(t, prepare, func(w *world) {
+		w.SetCluster(wanted())
+		after(time.Second)
+		w.SetCluster(drained("me"))
+		after(time.Minute)
+		expect(t, w, true, "as long as nobody else has it")
+		w.Sighted(wire.Sighting{Address: vip4, MAC: stranger, Index: eth.Index})
+		after(0)
+		expect(t, w, false, "when the successor announces itself")
+		if c := w.lastClaim(); c.Node != "me" || !c.Released {
+			t.Errorf("claimed %+v", c)
+		}
+	})
+	bubble(t, prepare, func(w *world) {
+		w.SetCluster(wanted())
+		after(time.Second)
+		w.SetUnwell(true)
+		after(time.Second)
+		expect(t, w, true, "as long as nobody else has it")
+		w.mu.Lock()
+		if !w.state.Unwell {
+			t.Error("the others are not told")
+		}
+		w.mu.Unlock()
+		w.set(func() { w.news = []member.Claim{{Address: vip4, Node: "other", Epoch: 2}} })
+		expect(t, w, false, "when the successor's claim is heard")
+	})
+	bubble(t, prepare, func(w *world) {
+		w.SetCluster(wanted())
+		after(time.Second)
+		c := wanted()
+		c.Nodes[0].Excluded = true
+		w.SetCluster(c)
+		after(4 * time.Second)
+		expect(t, w, true, "while somebody may take it")
+		after(2 * time.Second)
+		expect(t, w, false, "an excluded node does not wait for ever")
+	})
+	bubble(t, nil, func(w *world) {
+		w.SetCluster(wanted())
+		after(time.Second)
+		w.SetCluster(drained("me"))
+		after(time.Minute)
+		w.Sighted(wire.Sighting{Address: vip4, MAC: stranger, Index: eth.Index})
+		after(time.Second)
+		expect(t, w, true, "there is nobody who could take it")
+	})
+}
+
+// watcher asks the wire for an address all the time and notes the answers.
+type watcher struct {
+	mu   sync.Mutex
+	seen []answer
+	stop func()
+}
+
+type answer struct {
+	at  time.Time
+	mac string
+}
+
+const watchEvery = 5 * time.Millisecond
+
+func (h *host) watch(a netip.Addr) *watcher {
+	t := h.lan.t
+	t.Helper()
+	x := &watcher{}
+	w, err := wire.New(wire.Options{Enter: h.Do, Seen: func(s wire.Sighting) {
+		if s.Address == a {
+			x.mu.Lock()
+			x.seen = append(x.seen, answer{time.Now(), s.MAC.String()})
+			x.mu.Unlock()
+		}
+	}})
+	must(t, err)
+	on := interfaceOf(t, h)
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { must(t, w.Run(ctx)) })
+	all.Go(func() {
+		ticker := time.NewTicker(watchEvery)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			if err := w.Ask(on, a, nil); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+			<-ticker.C
+		}
+	})
+	var once sync.Once
+	x.stop = func() { once.Do(func() { cancel(); all.Wait() }) }
+	t.Cleanup(x.stop)
+	return x
+}
+
+// gap is the longest time without an answer; both, the time in which answers of
+// several hosts mix.
+func (x *watcher) gap() (gap, both time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	first, last := map[string]time.Time{}, map[string]time.Time{}
+	for i, s := range x.seen {
+		if i > 0 {
+			gap = max(gap, s.at.Sub(x.seen[i-1].at))
+		}
+		if first[s.mac].IsZero() {
+			first[s.mac] = s.at
+		}
+		last[s.mac] = s.at
+	}
+	for m := range first {
+		for n := range last {
+			if m != n && !first[m].Before(first[n]) {
+				both = max(both, last[n].Sub(first[m]))
+			}
+		}
+	}
+	return gap, both
+}
+
+func (x *watcher) macs() map[string]bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	out := map[string]bool{}
+	for _, s := range x.seen {
+		out[s.mac] = true
+	}
+	return out
+}
+
+// A drained node hands its addresses over: somebody answers all the time.
+func TestHandOver(t *testing.T) {
+	l := newLAN(t)
+	var hosts []*host
+	var agents []*agent
+	for range 3 {
+		h := l.host()
+		hosts = append(hosts, h)
+		agents = append(agents, h.start(nil, 3*time.Second))
+	}
+	client := l.host()
+	c := cluster(hosts, vip4, vip6)
+	set(agents, c)
+	held := func(x netip.Addr, not string) func() bool {
+		return func() bool { h := holders(hosts, x); return len(h) == 1 && h[0].name != not }
+	}
+	for _, x := range []netip.Addr{vip4, vip6} {
+		eventually(t, "it is held", held(x, ""))
+	}
+	for _, a := range agents {
+		eventually(t, "all agents see each other", func() bool { return len(a.group.Members()) == len(agents) })
+	}
+	time.Sleep(1500 * time.Millisecond) // the claims spread, the last announcements are sent
+	for _, x := range []netip.Addr{vip4, vip6} {
+		t.Run(fmt.Sprint(x), func(t *testing.T) {
+			watching := client.watch(x)
+			eventually(t, "it answers", func() bool { return len(watching.macs()) == 1 })
+			old := holders(hosts, x)[0].name
+			c = cluster(hosts, vip4, vip6)
+			for i := range c.Nodes {
+				c.Nodes[i].Draining = c.Nodes[i].Name == old
+			}
+			set(agents, c)
+			eventually(t, "another node has it alone", held(x, old))
+			eventually(t, "it answers", func() bool { return len(watching.macs()) == 2 })
+			time.Sleep(300 * time.Millisecond)
+			watching.stop()
+			gap, both := watching.gap()
+			t.Logf("longest time without an answer %v, with answers of two nodes %v", gap, both)
+			if gap > time.Second || both > time.Second {
+				t.Error("this is no hand-over")
+			}
+			if now := holders(hosts, x); len(now) != 1 || now[0].name == old {
+				t.Errorf("%d holders", len(now))
+			}
+		})
+	}
+}
