@@ -86,7 +86,7 @@ const RestartLifetime = 10 * time.Second
 const (
 	refreshInterval = 5 * time.Second // of the list of interfaces, besides link events
 	retryInterval   = time.Second     // after the kernel refused an address
-	sightingsBuffer = 1024
+	sightingsBuffer = 4096            // answers for thousands of addresses at once: a lost one looks like silence
 )
 
 // Engine holds addresses. Its owner goroutine is Run's; the exported methods
@@ -118,6 +118,7 @@ type Engine struct {
 	entries    map[netip.Addr]*entry
 	dirty      bool // evaluate all
 	heldDirty  bool // tell Memory
+	asking     int  // addresses that others are asked for often
 }
 
 type update struct {

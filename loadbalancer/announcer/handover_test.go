@@ -226,3 +226,59 @@ func TestHandOver(t *testing.T) {
 		})
 	}
 }
+
+// The agent ends and is never started again, while its node lives on: the kernel
+// answers for the addresses' lifetime, then another node, and never both.
+func TestAgentEndsForGood(t *testing.T) {
+	l := newLAN(t)
+	var hosts []*host
+	var agents []*agent
+	for range 3 {
+		h := l.host()
+		hosts = append(hosts, h)
+		agents = append(agents, h.start(nil, 2*time.Second))
+	}
+	client := l.host()
+	set(agents, cluster(hosts, vip4, vip6))
+	eventually(t, "both addresses are held", func() bool {
+		return len(holders(hosts, vip4)) == 1 && len(holders(hosts, vip6)) == 1
+	})
+	for _, a := range agents {
+		eventually(t, "all agents see each other", func() bool { return len(a.group.Members()) == len(agents) })
+	}
+	time.Sleep(1500 * time.Millisecond) // the claims spread, the last announcements are sent
+	watching := map[netip.Addr]*watcher{vip4: client.watch(vip4), vip6: client.watch(vip6)}
+	began := time.Now()
+	ended := map[string]bool{}
+	for x, w := range watching {
+		eventually(t, "it answers", func() bool { return len(w.macs()) == 1 })
+		for _, a := range agents {
+			if a.host == holders(hosts, x)[0] {
+				ended[a.name] = true
+				a.stop()
+			}
+		}
+	}
+	for x := range watching {
+		eventually(t, "a live agent has it", func() bool {
+			now := holders(hosts, x)
+			if len(now) > 1 {
+				t.Fatalf("%d nodes have %s after %v", len(now), x, time.Since(began))
+			}
+			return len(now) == 1 && !ended[now[0].name]
+		})
+	}
+	if took := time.Since(began); took < announcer.RestartLifetime-time.Second {
+		t.Errorf("taken after %v: no time for a restart", took)
+	}
+	for x, w := range watching {
+		eventually(t, "it answers", func() bool { return len(w.macs()) == 2 })
+		time.Sleep(300 * time.Millisecond)
+		w.stop()
+		gap, both := w.gap()
+		t.Logf("%s: longest time without an answer %v, with answers of two nodes %v", x, gap, both)
+		if gap > 2*time.Second || both > 0 {
+			t.Error("the next holder is late, or early")
+		}
+	}
+}

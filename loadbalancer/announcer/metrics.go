@@ -16,6 +16,7 @@ type Metrics struct {
 	held       prometheus.Gauge
 	peers      prometheus.Gauge
 	takeovers  *prometheus.CounterVec
+	silence    prometheus.Histogram
 	adopted    prometheus.Counter
 	lost       *prometheus.CounterVec
 	announced  *prometheus.CounterVec
@@ -34,6 +35,10 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Name: "onelb_node_takeovers_total",
 			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it), handover (its holder was relieved: drained, excluded, unwell or without a local endpoint)."},
 			[]string{"reason"}),
+		silence: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "onelb_node_takeover_silence_seconds",
+			Help:    "How long nobody had answered for an address on the wire when this node took it: since the last answer, or since it began to ask. Not counted: addresses that were handed over.",
+			Buckets: []float64{.02, .05, .1, .2, .3, .5, 1, 2, 5}}),
 		adopted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "onelb_node_adopted_total", Help: "Addresses found in the kernel at start and kept."}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -49,7 +54,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		renewFails: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "onelb_node_renew_failures_total", Help: "Failed renewals of an address in the kernel."}),
 	}
-	for _, c := range []prometheus.Collector{m.held, m.peers, m.takeovers, m.adopted, m.lost, m.announced, m.conflicts, m.renewFails} {
+	for _, c := range []prometheus.Collector{m.held, m.peers, m.takeovers, m.silence, m.adopted, m.lost, m.announced, m.conflicts, m.renewFails} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

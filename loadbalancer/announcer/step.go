@@ -41,6 +41,12 @@ func (e *Engine) step(now time.Time) time.Time {
 	} else if e.unsettled {
 		e.unsettled, e.dirty = false, true
 	}
+	e.asking = 0
+	for _, n := range e.entries {
+		if n.ask != nil && n.ask.mac != nil && n.rank == 0 {
+			e.asking++
+		}
+	}
 	for _, n := range e.entries {
 		next = earliest(next, e.tick(n, now))
 		if evaluated || e.dirty {

@@ -10,17 +10,25 @@ import (
 )
 
 // Asking the wire: askCount questions askInterval apart without an answer mean
-// that nobody has the address. A host that answered before is asked once more,
-// and directly, so that the others on the network are not bothered.
+// that nobody has the address. A host that answered before is asked directly, so
+// that the others on the network are not bothered, and so often that the end of
+// its address' lifetime is noticed at once: clients with an empty neighbour cache
+// wait from then on.
 const (
-	askInterval   = 20 * time.Millisecond
-	askCount      = 3
-	askCountKnown = 4
-	// Pauses after an answer, when the address should have lapsed unless its
-	// agent ended in order, and when it should have lapsed in any case.
-	askPause     = 50 * time.Millisecond
+	askInterval = 20 * time.Millisecond
+	askCount    = 3
+	// askOften is the interval of the first candidate after an answer, if it asks
+	// for few addresses. For each of many it leaves room: a node with a thousand
+	// addresses is asked 10,000 times a second.
+	askOften = 10 * time.Millisecond
+	askRoom  = 100 * time.Microsecond
+	// askSeldom is that of the other candidates, whose turn comes a Step later.
+	askSeldom = Step / 2
+	// askLongPause follows an answer when the address should have lapsed in any case.
 	askLongPause = time.Second
-	askSlack     = time.Second // what the kernel may add to a lifetime
+	// askForget is how many answers make a slow one count less.
+	askForget = 50
+	askSlack  = time.Second // what the kernel may add to a lifetime
 )
 
 // asking is a candidate's conversation with the wire.
@@ -29,21 +37,26 @@ type asking struct {
 	began    time.Time
 	next     time.Time
 	sent     int // questions since the last answer
+	worst    int // the highest number of questions before an answer, lately
+	answers  int
+	silence  time.Time // since the last answer, or from the beginning
 	mac      net.HardwareAddr
 	reported bool
 }
 
-// answer notes that somebody has the address.
-func (a *asking) answer(mac net.HardwareAddr, now time.Time) {
-	a.mac, a.sent, a.next = mac, 0, now.Add(askInterval)
-}
+// needed is how many questions must go unanswered. A link that loses or delays
+// some shows it in the conversation before.
+func (a *asking) needed() int { return max(askCount, 2*a.worst) }
 
-// needed is how many questions must go unanswered.
-func (a *asking) needed() int {
-	if a.mac != nil {
-		return askCountKnown
+// interval until the next question.
+func (e *Engine) interval(n *entry) time.Duration {
+	switch {
+	case n.ask.mac == nil:
+		return askInterval
+	case n.ask.sent == 0 && n.rank > 0:
+		return askSeldom
 	}
-	return askCount
+	return max(askOften, time.Duration(e.asking)*askRoom)
 }
 
 // candidate brings an address nearer that this node should take.
@@ -63,7 +76,7 @@ func (e *Engine) candidate(n *entry, now time.Time) time.Time {
 		return time.Time{}
 	}
 	if n.ask == nil || n.ask.on.Index != on.Index {
-		n.ask = &asking{on: on, began: now, next: now}
+		n.ask = &asking{on: on, began: now, next: now, silence: now}
 	}
 	return e.question(n, now)
 }
@@ -101,7 +114,7 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 	if now.Before(a.next) {
 		return a.next
 	}
-	if a.sent > 0 && now.Sub(a.next) > askInterval {
+	if a.sent > 0 && now.Sub(a.next) > max(askInterval, e.interval(n)) {
 		// This agent stood still. Answers may be waiting that it has not read,
 		// so the silence proves nothing.
 		a.sent = 0
@@ -110,7 +123,7 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 		if a.mac != nil && n.rank > 0 {
 			// All candidates hear the silence at once. Those before this one
 			// have their turn; then everybody is asked, they included.
-			*a = asking{on: a.on, began: now, next: now.Add(time.Duration(n.rank) * Step)}
+			*a = asking{on: a.on, began: now, next: now.Add(time.Duration(n.rank) * Step), silence: a.silence}
 			return a.next
 		}
 		e.acquire(n, a.on, now)
@@ -120,18 +133,20 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 		return e.cannot(n, err, now)
 	}
 	a.sent++
-	a.next = now.Add(askInterval)
+	a.next = now.Add(e.interval(n))
 	return a.next
 }
 
 // answered takes in that another host has an address that this node should take.
 func (e *Engine) answered(n *entry, mac net.HardwareAddr, now time.Time) {
-	n.ask.answer(mac, now)
-	switch since := now.Sub(n.ask.began); {
-	case since > e.restart+askSlack:
+	a := n.ask
+	if a.answers++; a.answers%askForget == 0 {
+		a.worst--
+	}
+	a.worst, a.mac, a.sent, a.silence = max(a.worst, a.sent), mac, 0, now
+	a.next = now.Add(e.interval(n))
+	if now.Sub(a.began) > e.restart+askSlack {
 		e.persistent(n, now)
-	case since > e.o.Lifetime+askSlack:
-		n.ask.next = now.Add(askPause)
 	}
 }
 
@@ -157,7 +172,11 @@ func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 		e.cannot(n, err, now)
 		return
 	}
-	reason := e.reason(n)
+	reason, silence := e.reason(n), time.Duration(0)
+	if n.ask != nil {
+		silence = time.Since(n.ask.silence)
+		e.o.Metrics.silence.Observe(silence.Seconds())
+	}
 	// Not to be relieved until the next evaluation says so: the old holder may
 	// still be heard.
 	n.ask, n.failed, n.free, n.handOver = nil, "", time.Time{}, false
@@ -166,7 +185,7 @@ func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 	e.announce(n, now)
 	e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.hold.epoch})
 	e.heldDirty, e.dirty = true, true
-	e.logger.Info("Took an address", "address", n.address, "interface", on.Name, "reason", reason, "epoch", n.hold.epoch)
+	e.logger.Info("Took an address", "address", n.address, "interface", on.Name, "reason", reason, "epoch", n.hold.epoch, "silence", silence)
 	e.o.Metrics.takeovers.WithLabelValues(reason).Inc()
 	e.o.Reporter.Moved(n.spec, n.holding(e.o.Node))
 }
