@@ -21,7 +21,7 @@
 //     soon as it hears of the other.
 //   - An address without Services is let go at once.
 //
-// A node answers ARP for its addresses on whatever interface the request
-// arrives, unless net.ipv4.conf.all.arp_ignore is 1 or more; changing that is the
-// administrator's business, not this package's.
+// Whether a kernel answers ARP where it must not (on another interface, or because
+// kube-proxy in IPVS mode has given the address to all nodes) is the business of
+// package arpfilter, which is told what this node holds.
 package announcer

@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/arpfilter"
 	"github.com/onelb/onelb/loadbalancer/announcer/member"
 	"github.com/onelb/onelb/loadbalancer/announcer/wire"
 )
@@ -30,6 +31,12 @@ type Kernel interface {
 type Wire interface {
 	Announce(on addr.Interface, a netip.Addr) error
 	Ask(on addr.Interface, a netip.Addr, to net.HardwareAddr) error
+}
+
+// Filter keeps the kernel from answering where it must not; see arpfilter.Filter.
+// It must not block.
+type Filter interface {
+	Set(s arpfilter.State)
 }
 
 // Group is the agents that can reach each other; see member.Group.
@@ -70,6 +77,7 @@ type Options struct {
 	Lifetime time.Duration
 	Kernel   Kernel
 	Wire     Wire
+	Filter   Filter
 	Group    Group
 	// Changed delivers a token when the Group changed.
 	Changed  <-chan struct{}
@@ -139,7 +147,7 @@ func New(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("%w: no node name", ErrOptions)
 	case o.Lifetime < time.Second:
 		return nil, fmt.Errorf("%w: lifetime %v is less than 1s", ErrOptions, o.Lifetime)
-	case o.Kernel == nil || o.Wire == nil || o.Group == nil || o.Changed == nil ||
+	case o.Kernel == nil || o.Wire == nil || o.Filter == nil || o.Group == nil || o.Changed == nil ||
 		o.Reporter == nil || o.Memory == nil || o.Metrics == nil:
 		return nil, fmt.Errorf("%w: a part is missing", ErrOptions)
 	}

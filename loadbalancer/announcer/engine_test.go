@@ -16,6 +16,7 @@ import (
 
 	"github.com/onelb/onelb/loadbalancer/announcer"
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/arpfilter"
 	"github.com/onelb/onelb/loadbalancer/announcer/member"
 	"github.com/onelb/onelb/loadbalancer/announcer/wire"
 )
@@ -44,6 +45,8 @@ type world struct {
 	news      []member.Claim // to be drained
 	claims    []member.Claim // announced by the engine
 	held      map[netip.Addr]announcer.Holding
+	filter    arpfilter.State
+	ipvs      bool // kube-proxy's interface is there
 }
 
 var (
@@ -58,6 +61,9 @@ func (w *world) Interfaces() ([]addr.Interface, error) {
 	defer w.mu.Unlock()
 	i := eth
 	i.Up = w.up
+	if w.ipvs {
+		return []addr.Interface{i, {Name: "kube-ipvs0", Index: 9, Own: []netip.Addr{vip4}}}, nil
+	}
 	return []addr.Interface{i}, nil
 }
 
@@ -118,6 +124,13 @@ func (w *world) Ask(on addr.Interface, a netip.Addr, _ net.HardwareAddr) error {
 		w.Sighted(wire.Sighting{Address: a, MAC: w.answerer, Index: on.Index})
 	}
 	return nil
+}
+
+// Set is announcer.Filter's.
+func (w *world) Set(s arpfilter.State) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.filter = s
 }
 
 // group is the world's announcer.Group.
@@ -224,7 +237,7 @@ func bubble(t *testing.T, prepare func(*world), test func(*world)) {
 		metrics, err := announcer.NewMetrics(prometheus.NewRegistry())
 		must(t, err)
 		w.Engine, err = announcer.New(announcer.Options{
-			Node: w.self, Lifetime: life, Kernel: w, Wire: w, Group: group{w}, Changed: w.changed,
+			Node: w.self, Lifetime: life, Kernel: w, Wire: w, Filter: w, Group: group{w}, Changed: w.changed,
 			Reporter: w.reports, Memory: w, Metrics: metrics,
 		})
 		must(t, err)

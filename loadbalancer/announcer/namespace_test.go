@@ -20,6 +20,7 @@ import (
 
 	"github.com/onelb/onelb/loadbalancer/announcer"
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/arpfilter"
 	"github.com/onelb/onelb/loadbalancer/announcer/member"
 	"github.com/onelb/onelb/loadbalancer/announcer/wire"
 	"github.com/onelb/onelb/test/lab/ns"
@@ -257,11 +258,16 @@ func (h *host) start(m *memory, lifetime time.Duration) *agent {
 	var engine *announcer.Engine
 	w, err := wire.New(wire.Options{Enter: h.Do, Seen: func(s wire.Sighting) { engine.Sighted(s) }})
 	must(t, err)
+	filter := arpfilter.New(arpfilter.Options{Enter: h.Do, Failed: func(err error) {
+		if err != nil {
+			t.Errorf("%s: %v", h.name, err)
+		}
+	}})
 	metrics, err := announcer.NewMetrics(prometheus.NewRegistry())
 	must(t, err)
 	a := &agent{host: h, reports: &reports{}, group: group}
 	engine, err = announcer.New(announcer.Options{
-		Node: h.name, Lifetime: lifetime, Kernel: table, Wire: w, Group: group, Changed: group.Changed(),
+		Node: h.name, Lifetime: lifetime, Kernel: table, Wire: w, Filter: filter, Group: group, Changed: group.Changed(),
 		Reporter: a.reports, Memory: m, Metrics: metrics,
 	})
 	must(t, err)
@@ -270,7 +276,7 @@ func (h *host) start(m *memory, lifetime time.Duration) *agent {
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), klog.Background().WithName(h.name)))
 	var all sync.WaitGroup
 	for _, run := range []func(context.Context) error{
-		engine.Run, w.Run, group.Run,
+		engine.Run, w.Run, group.Run, filter.Run,
 		func(ctx context.Context) error { return table.WatchLinks(ctx, engine.LinksChanged) },
 	} {
 		all.Go(func() {

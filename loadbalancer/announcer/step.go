@@ -53,6 +53,9 @@ func (e *Engine) step(now time.Time) time.Time {
 			e.report(n)
 		}
 	}
+	if evaluated || e.heldDirty {
+		e.filter()
+	}
 	if e.heldDirty {
 		e.remember()
 	}

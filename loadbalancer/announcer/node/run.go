@@ -23,6 +23,7 @@ import (
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/loadbalancer/announcer"
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+	"github.com/onelb/onelb/loadbalancer/announcer/arpfilter"
 	"github.com/onelb/onelb/loadbalancer/announcer/member"
 	"github.com/onelb/onelb/loadbalancer/announcer/wire"
 )
@@ -123,8 +124,17 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 	if err != nil {
 		return err
 	}
+	failures := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "onelb_node_arp_filter_failures_total",
+		Help: "Failed attempts to write the nftables table arp onelb. Without it, other interfaces of this node may answer ARP for the addresses, and with kube-proxy in IPVS mode other nodes."})
+	a.registry.MustRegister(failures)
+	filter := arpfilter.New(arpfilter.Options{Enter: a.o.Enter, Failed: func(err error) {
+		if err != nil {
+			failures.Inc()
+		}
+	}})
 	engine, err = announcer.New(announcer.Options{
-		Node: a.o.NodeName, Lifetime: a.o.AddressLifetime, Kernel: table, Wire: w, Group: group,
+		Node: a.o.NodeName, Lifetime: a.o.AddressLifetime, Kernel: table, Wire: w, Filter: filter, Group: group,
 		Changed: group.Changed(), Reporter: reporter, Memory: state, Metrics: metrics,
 	})
 	if err != nil {
@@ -140,6 +150,7 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return w.Run(ctx) })
+	g.Go(func() error { return filter.Run(ctx) })
 	g.Go(func() error { return group.Run(ctx) })
 	g.Go(func() error { return engine.Run(ctx) })
 	g.Go(func() error { return table.WatchLinks(ctx, engine.LinksChanged) })

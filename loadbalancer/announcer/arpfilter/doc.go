@@ -1,0 +1,19 @@
+// Package arpfilter keeps a host's kernel from answering ARP for our addresses
+// where it must not: on other interfaces than the one that holds an address, and
+// on hosts that do not hold it but have it all the same, which is what kube-proxy
+// in IPVS mode does with its interface kube-ipvs0. It is arp_ignore and strict-arp
+// for single addresses, and leaves the sysctls alone.
+//
+// It owns the nftables table `arp onelb`, with one rule: a request for an address
+// of the set known that does not arrive for a pair of interface and address in
+// the set held is dropped. The rule works only while the set alive has an element,
+// which lapses ten minutes after the last renewal: a restart of the agent changes
+// nothing, and an agent that is gone for good leaves nothing that acts.
+//
+// Set hands over the whole desired state and never blocks, since a transaction may
+// wait for those of kube-proxy; Run writes what differs. If somebody else removes
+// the table, it is made again at the next renewal.
+//
+// IPv6 needs none of this: the kernel answers neighbour solicitations only on the
+// interface that has the address.
+package arpfilter

@@ -1,0 +1,165 @@
+package arpfilter
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+const (
+	// renewInterval is also how soon a removed table is made again.
+	renewInterval = 10 * time.Second
+	// lapseTime is longer than kubelet waits before it restarts a crashing agent.
+	lapseTime = 10 * time.Minute
+)
+
+// Place is an address on the interface that holds it.
+type Place struct {
+	Address netip.Addr
+	Index   int
+}
+
+// State is what is wanted. IPv6 addresses in it are ignored.
+type State struct {
+	// Known are the addresses for which only held places answer.
+	Known []netip.Addr
+	Held  []Place
+}
+
+// Options of New.
+type Options struct {
+	// Enter runs a function in the network namespace to work in. Nil: the
+	// caller's.
+	Enter func(func() error) error
+	// Failed is told about each attempt to write; nil for one that worked.
+	Failed func(error)
+}
+
+// Filter writes the table.
+type Filter struct {
+	o       Options
+	changed chan struct{}
+
+	mu   sync.Mutex // guards want
+	want *elements  // nil: nothing was handed over yet
+
+	written *elements // what the kernel has, nil if that is not known; used by Run
+}
+
+// elements are the sets' keys in the kernel's bytes, sorted.
+type elements struct{ known, held []string }
+
+// New returns a Filter that does nothing before Run.
+func New(o Options) *Filter {
+	if o.Enter == nil {
+		o.Enter = func(f func() error) error { return f() }
+	}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
+	}
+	return &Filter{o: o, changed: make(chan struct{}, 1)}
+}
+
+// Set hands over the desired state. The last call counts.
+func (f *Filter) Set(s State) {
+	want := encode(s)
+	f.mu.Lock()
+	same := f.want != nil && slices.Equal(f.want.known, want.known) && slices.Equal(f.want.held, want.held)
+	f.want = want
+	f.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+}
+
+func encode(s State) *elements {
+	e := &elements{}
+	for _, a := range s.Known {
+		if a.Is4() {
+			e.known = append(e.known, string(a.AsSlice()))
+		}
+	}
+	for _, p := range s.Held {
+		if p.Address.Is4() {
+			b := binary.NativeEndian.AppendUint32(nil, uint32(p.Index)) // #nosec G115 -- an interface index
+			e.held = append(e.held, string(append(b, p.Address.AsSlice()...)))
+		}
+	}
+	for _, l := range []*[]string{&e.known, &e.held} {
+		slices.Sort(*l)
+		*l = slices.Compact(*l)
+	}
+	return e
+}
+
+// Run writes until ctx is done, and leaves the table as it is then.
+func (f *Filter) Run(ctx context.Context) error {
+	ticker := time.NewTicker(renewInterval)
+	defer ticker.Stop()
+	failing := ""
+	for {
+		renew := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.changed:
+		case <-ticker.C:
+			renew = true
+		}
+		f.mu.Lock()
+		want := f.want
+		f.mu.Unlock()
+		if want == nil {
+			continue
+		}
+		err := f.write(want, renew)
+		f.o.Failed(err)
+		if text := errorText(err); text != failing {
+			failing = text
+			klog.FromContext(ctx).Info("The ARP filter was written", "err", err)
+		}
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// write makes the kernel equal to want: by what differs from what was written
+// last, or, if that fails or is not known, anew.
+func (f *Filter) write(want *elements, renew bool) error {
+	if f.written != nil && f.edit(f.written, want, renew) == nil {
+		f.written = want
+		return nil
+	}
+	f.written = nil
+	if err := f.rebuild(want); err != nil {
+		return err
+	}
+	f.written = want
+	return nil
+}
+
+// without are the elements of a that b has not; both are sorted.
+func without(a, b []string) []string {
+	var out []string
+	for _, x := range a {
+		if _, found := slices.BinarySearchFunc(b, x, cmp.Compare[string]); !found {
+			out = append(out, x)
+		}
+	}
+	return out
+}
