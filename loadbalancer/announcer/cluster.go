@@ -33,6 +33,8 @@ type Node struct {
 // Address is one address that a node should hold.
 type Address struct {
 	Address netip.Addr `json:"address"`
+	// Created says in which order the addresses came to be.
+	Created time.Time `json:"created,omitzero"`
 	// Services behind it. None: it is being released.
 	Services []Service `json:"services,omitempty"`
 	// Local: only nodes in Endpoints may take it.

@@ -24,8 +24,11 @@ type View struct {
 	Self string
 	// Peers are the nodes that could hold something, this one included, sorted by name.
 	Peers []Peer
-	// Subjects are the addresses to decide on.
+	// Subjects are the addresses to decide on, sorted.
 	Subjects []Subject
+	// Even is when the next address may be moved to even out how many each node
+	// has. Zero: none may.
+	Even time.Time
 }
 
 // Peer is a node as a candidate.
@@ -51,8 +54,13 @@ type Subject struct {
 	// Local: only the nodes in Endpoints may take it.
 	Local     bool
 	Endpoints []string // sorted
+	// Created orders the placement of new addresses.
+	Created time.Time
 	// Claim is the best one known; zero if there is none.
 	Claim member.Claim
+	// Recent: it was taken for the first time just now, so others may not have
+	// heard of it.
+	Recent bool
 	// Held: this node's kernel has it.
 	Held bool
 	// Free is when this node saw first that no live node has it, or that the one
@@ -79,13 +87,14 @@ type Decision struct {
 // address at the same time.
 func Decide(v View) []Decision {
 	out := make([]Decision, 0, len(v.Subjects))
+	p := v.plan()
 	for _, s := range v.Subjects {
-		out = append(out, v.decide(s))
+		out = append(out, v.decide(s, p))
 	}
 	return out
 }
 
-func (v View) decide(s Subject) Decision {
+func (v View) decide(s Subject, p plan) Decision {
 	d := Decision{Address: s.Address, NotBefore: s.Free}
 	holder, live := v.holder(s)
 	switch {
@@ -94,21 +103,23 @@ func (v View) decide(s Subject) Decision {
 		// A live holder is left in peace, whatever else holds, unless it is to be
 		// relieved. It keeps the address until somebody else has it.
 		if v.leaves(holder, s) {
-			v.stand(&d, s)
+			v.stand(&d, s, p)
 			d.HandOver, d.NotBefore = d.Hold, d.NotBefore.Add(HandOverDelay)
+		} else if p.move.is(s) && p.move.to == v.Self {
+			d.Hold, d.HandOver, d.NotBefore = true, true, v.Even
 		}
 	case live, s.Held:
-		d.HandOver = s.Held && v.leaves(v.Self, s)
+		d.HandOver = s.Held && (v.leaves(v.Self, s) || p.move.is(s))
 		d.Hold = d.HandOver || v.keep(s)
 	default:
-		v.stand(&d, s)
+		v.stand(&d, s, p)
 	}
 	return d
 }
 
 // stand makes this node wait for its turn, if it is a candidate.
-func (v View) stand(d *Decision, s Subject) {
-	rank := slices.Index(v.candidates(s), v.Self)
+func (v View) stand(d *Decision, s Subject, p plan) {
+	rank := slices.Index(p.order(s, v.candidates(s)), v.Self)
 	d.Hold, d.Rank = rank >= 0, max(rank, 0)
 	d.NotBefore = s.Free.Add(time.Duration(d.Rank) * Step)
 }
@@ -167,7 +178,7 @@ func (v View) ordered(s Subject, reluctant bool) []string {
 		if p.Reluctant == reluctant && eligible(p, s) {
 			// Which nodes are new does not matter for an address that nobody
 			// had before: nothing breaks if they go again at once.
-			p.Settled = p.Settled || s.Claim.Epoch == 0
+			p.Settled = p.Settled || s.Claim.Epoch == 0 || s.Recent
 			all = append(all, candidate{p, score(p.Name, s.Address)})
 		}
 	}

@@ -75,10 +75,13 @@ type Options struct {
 	// Lifetime of an address in the kernel, at least 1 s. It is renewed three
 	// times in that time.
 	Lifetime time.Duration
-	Kernel   Kernel
-	Wire     Wire
-	Filter   Filter
-	Group    Group
+	// Even moves addresses, one a minute, to nodes that have at least two fewer.
+	// It should be the same on all nodes.
+	Even   bool
+	Kernel Kernel
+	Wire   Wire
+	Filter Filter
+	Group  Group
 	// Changed delivers a token when the Group changed.
 	Changed  <-chan struct{}
 	Reporter Reporter
@@ -124,9 +127,10 @@ type Engine struct {
 	damper     damper
 	unsettled  bool // the damper's opinion was told
 	entries    map[netip.Addr]*entry
-	dirty      bool // evaluate all
-	heldDirty  bool // tell Memory
-	asking     int  // addresses that others are asked for often
+	dirty      bool      // evaluate all
+	heldDirty  bool      // tell Memory
+	moved      time.Time // when an address was last seen to change its holder
+	asking     int       // addresses that others are asked for often
 }
 
 type update struct {

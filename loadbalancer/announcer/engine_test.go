@@ -46,6 +46,7 @@ type world struct {
 	claims    []member.Claim // announced by the engine
 	held      map[netip.Addr]announcer.Holding
 	filter    arpfilter.State
+	even      bool
 	ipvs      bool // kube-proxy's interface is there
 }
 
@@ -237,7 +238,7 @@ func bubble(t *testing.T, prepare func(*world), test func(*world)) {
 		metrics, err := announcer.NewMetrics(prometheus.NewRegistry())
 		must(t, err)
 		w.Engine, err = announcer.New(announcer.Options{
-			Node: w.self, Lifetime: life, Kernel: w, Wire: w, Filter: w, Group: group{w}, Changed: w.changed,
+			Node: w.self, Lifetime: life, Even: w.even, Kernel: w, Wire: w, Filter: w, Group: group{w}, Changed: w.changed,
 			Reporter: w.reports, Memory: w, Metrics: metrics,
 		})
 		must(t, err)

@@ -20,9 +20,11 @@ type entry struct {
 	keep     time.Time // the spec vanished; it counts until then. Zero: it is there
 	patterns addr.Patterns
 
-	claim member.Claim
-	free  time.Time // when nobody was seen to have it; zero: somebody has it
-	other bool      // another live node has it
+	claim  member.Claim
+	virgin bool      // it was known and nobody had it yet
+	first  time.Time // when somebody was seen to take it then
+	free   time.Time // when nobody was seen to have it; zero: somebody has it
+	other  bool      // another live node has it
 	// leaving: that one should be relieved.
 	leaving bool
 	// handOver: this node relieves it or, if it holds the address, is relieved.

@@ -32,7 +32,7 @@ func (e *Engine) evaluate(now time.Time) {
 	}
 	e.observe(now)
 	entries := slices.DeleteFunc(e.sorted(), func(n *entry) bool { return !n.known })
-	view := View{Self: e.o.Node, Peers: e.peers}
+	view := View{Self: e.o.Node, Peers: e.peers, Even: e.evenAt(now)}
 	for _, n := range entries {
 		view.Subjects = append(view.Subjects, e.subject(n, view, now))
 	}
@@ -96,9 +96,16 @@ func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
 		e.believe(n, member.Claim{Address: n.address, Node: h.Node, Epoch: h.Epoch})
 	}
 	s := Subject{
-		Address: n.address, Wanted: n.wanted(now), Local: n.spec.Local, Endpoints: n.spec.Endpoints,
+		Address: n.address, Created: n.spec.Created, Wanted: n.wanted(now), Local: n.spec.Local, Endpoints: n.spec.Endpoints,
 		Claim: n.claim, Held: n.hold != nil,
 	}
+	switch {
+	case n.claim.IsZero():
+		n.virgin = true
+	case n.virgin:
+		n.virgin, n.first = false, now
+	}
+	s.Recent = n.claim.Epoch == 1 && !n.first.IsZero() && now.Sub(n.first) < recentTime
 	holder, live := v.holder(s)
 	n.other = live && holder != e.o.Node
 	leaving := n.other && v.leaves(holder, s)
@@ -111,6 +118,26 @@ func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
 	n.leaving = leaving
 	s.Free = n.free
 	return s
+}
+
+// recentTime is longer than any agent needs to hear of a claim.
+const recentTime = 3 * time.Second
+
+// evenInterval is the time between two moves that even things out: each of them
+// breaks connections.
+const evenInterval = time.Minute
+
+// evenAt is when the next such move may be, if that is so soon that the holder
+// should prepare to let go; else zero.
+func (e *Engine) evenAt(now time.Time) time.Time {
+	if e.moved.IsZero() {
+		e.moved = now
+	}
+	at := e.moved.Add(evenInterval)
+	if !e.o.Even || now.Before(at.Add(-2*refreshInterval)) || !e.mayTake {
+		return time.Time{}
+	}
+	return at
 }
 
 // limitHandOver bounds how long an excluded node waits to be relieved; one that

@@ -23,6 +23,9 @@ func (e *Engine) step(now time.Time) time.Time {
 	}
 	for _, c := range e.o.Group.Drain() {
 		if n := e.entry(c.Address); c.Beats(n.claim) {
+			if c.Node != n.claim.Node {
+				e.moved = now
+			}
 			n.claim, e.dirty = c, true
 		}
 	}

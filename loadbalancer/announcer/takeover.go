@@ -172,11 +172,12 @@ func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 		e.cannot(n, err, now)
 		return
 	}
-	reason, silence := e.reason(n), time.Duration(0)
+	silence := time.Duration(0)
 	if n.ask != nil {
 		silence = time.Since(n.ask.silence)
 		e.o.Metrics.silence.Observe(silence.Seconds())
 	}
+	reason := e.reason(n)
 	// Not to be relieved until the next evaluation says so: the old holder may
 	// still be heard.
 	n.ask, n.failed, n.free, n.handOver = nil, "", time.Time{}, false
@@ -184,7 +185,7 @@ func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 	n.hold.announce(now)
 	e.announce(n, now)
 	e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.hold.epoch})
-	e.heldDirty, e.dirty = true, true
+	e.heldDirty, e.dirty, e.moved = true, true, now
 	e.logger.Info("Took an address", "address", n.address, "interface", on.Name, "reason", reason, "epoch", n.hold.epoch, "silence", silence)
 	e.o.Metrics.takeovers.WithLabelValues(reason).Inc()
 	e.o.Reporter.Moved(n.spec, n.holding(e.o.Node))
@@ -192,6 +193,8 @@ func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 
 func (e *Engine) reason(n *entry) string {
 	switch {
+	case n.handOver && !n.leaving:
+		return reasonEven
 	case n.handOver:
 		return reasonHandOver
 	case n.claim.IsZero():

@@ -27,6 +27,8 @@ type Options struct {
 	AddressLifetime time.Duration
 	// DrainCordoned makes a cordoned node hand its addresses over.
 	DrainCordoned bool
+	// Even moves addresses, one a minute, to nodes that have at least two fewer.
+	Even bool
 	// KubeProxyHealth is the host:port of this node's kube-proxy at which it tells
 	// its health. Empty: do not ask.
 	KubeProxyHealth string
@@ -47,6 +49,7 @@ func Defaults() Options {
 		MetricsAddress:  "127.0.0.1:9911",
 		AddressLifetime: 3 * time.Second,
 		DrainCordoned:   true,
+		Even:            true,
 		KubeProxyHealth: "127.0.0.1:10256",
 	}
 }
@@ -61,6 +64,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.MetricsAddress, "metrics-address", o.MetricsAddress, "address of /metrics, /healthz and /readyz; empty: off")
 	fs.DurationVar(&o.AddressLifetime, "address-lifetime", o.AddressLifetime, "how long the kernel keeps an address that is not renewed; whole seconds, 1s to 60s")
 	fs.BoolVar(&o.DrainCordoned, "drain-cordoned", o.DrainCordoned, "hand over the addresses of a node when it is cordoned, which is how a drain begins; the same on all nodes")
+	fs.BoolVar(&o.Even, "even", o.Even, "move addresses, one a minute, to nodes that have at least two fewer; the same on all nodes")
 	fs.StringVar(&o.KubeProxyHealth, "kube-proxy-health", o.KubeProxyHealth, "host:port at which this node's kube-proxy tells its health; addresses are handed over while it is unwell; one that has never answered is not there; empty: do not ask")
 }
 

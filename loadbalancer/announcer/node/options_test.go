@@ -16,9 +16,9 @@ func TestFlags(t *testing.T) {
 	fs.SetOutput(io.Discard)
 	o.AddFlags(fs)
 	must(t, fs.Parse([]string{"--node-name=n", "--address-lifetime=5s", "--gossip-port=1234", "--metrics-address=",
-		"--drain-cordoned=false", "--kube-proxy-health="}))
+		"--drain-cordoned=false", "--even=false", "--kube-proxy-health="}))
 	must(t, o.Validate())
-	if o.DrainCordoned || o.KubeProxyHealth != "" {
+	if o.DrainCordoned || o.Even || o.KubeProxyHealth != "" {
 		t.Errorf("got %+v", o)
 	}
 	if o.NodeName != "n" || o.AddressLifetime != 5*time.Second || o.GossipPort != 1234 || o.MetricsAddress != "" || o.StateDir != "/var/lib/onelb" {

@@ -134,7 +134,7 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		}
 	}})
 	engine, err = announcer.New(announcer.Options{
-		Node: a.o.NodeName, Lifetime: a.o.AddressLifetime, Kernel: table, Wire: w, Filter: filter, Group: group,
+		Node: a.o.NodeName, Lifetime: a.o.AddressLifetime, Even: a.o.Even, Kernel: table, Wire: w, Filter: filter, Group: group,
 		Changed: group.Changed(), Reporter: reporter, Memory: state, Metrics: metrics,
 	})
 	if err != nil {

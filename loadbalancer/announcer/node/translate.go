@@ -73,6 +73,7 @@ func translateNode(n *corev1.Node, cordoned bool) announcer.Node {
 func translateAddress(a netip.Addr, v *v1alpha1.VirtualIP, endpoints slicesOf) announcer.Address {
 	out := announcer.Address{
 		Address: a.Unmap(), Interfaces: v.Spec.Interfaces, Local: v.Spec.TrafficPolicy == v1alpha1.TrafficPolicyLocal,
+		Created: v.CreationTimestamp.Time,
 	}
 	for _, s := range v.Spec.Services {
 		out.Services = append(out.Services, announcer.Service{Namespace: s.Namespace, Name: s.Name, UID: string(s.UID)})
