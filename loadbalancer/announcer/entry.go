@@ -23,6 +23,7 @@ type entry struct {
 	claim  member.Claim
 	virgin bool      // it was known and nobody had it yet
 	first  time.Time // when somebody was seen to take it then
+	heard  time.Time // when the claim, another node\'s, came
 	free   time.Time // when nobody was seen to have it; zero: somebody has it
 	other  bool      // another live node has it
 	// leaving: that one should be relieved.

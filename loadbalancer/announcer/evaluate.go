@@ -120,6 +120,12 @@ func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
 	return s
 }
 
+// meetTime is how long a holder waits, after it has heard of another one that it
+// does not see among the live, before it claims the address anew: when a partition
+// heals, claims are heard before the agents have met, and of two that claim anew
+// again and again either may win.
+const meetTime = 2 * time.Second
+
 // recentTime is longer than any agent needs to hear of a claim.
 const recentTime = 3 * time.Second
 
@@ -169,7 +175,7 @@ func (e *Engine) confirm(n *entry, now time.Time) {
 		if n.hold.epoch != n.claim.Epoch {
 			n.hold.epoch, e.heldDirty = n.claim.Epoch, true
 		}
-	case e.o.Group.Ready():
+	case e.o.Group.Ready() && now.Sub(n.heard) >= meetTime:
 		e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.claim.Epoch + 1})
 		n.hold.epoch, e.heldDirty = n.claim.Epoch, true
 	}

@@ -282,3 +282,32 @@ func TestAgentEndsForGood(t *testing.T) {
 		}
 	}
 }
+
+// When a partition heals, the claim of the other side is heard before its agent is
+// seen: the holder with the older claim does not claim anew, and lets go as soon as
+// it sees the other one on the wire.
+func TestYieldsWhenAPartitionHeals(t *testing.T) {
+	bubble(t, nil, func(w *world) {
+		w.SetCluster(wanted())
+		after(10 * time.Second)
+		w.set(func() { w.news = []member.Claim{{Address: vip4, Node: "other", Epoch: 2}} })
+		after(time.Second)
+		expect(t, w, true, "before they have met")
+		if c := w.lastClaim(); c.Epoch != 1 {
+			t.Errorf("claimed anew: %+v", c)
+		}
+		w.Sighted(wire.Sighting{Address: vip4, MAC: stranger, Index: eth.Index})
+		after(0)
+		expect(t, w, false, "when the other one is on the wire")
+	})
+	bubble(t, nil, func(w *world) {
+		w.SetCluster(wanted())
+		after(10 * time.Second)
+		w.set(func() { w.news = []member.Claim{{Address: vip4, Node: "other", Epoch: 2}} })
+		after(10 * time.Second)
+		expect(t, w, true, "the other one never came")
+		if c := w.lastClaim(); c.Node != "me" || c.Epoch != 3 {
+			t.Errorf("claimed %+v", c)
+		}
+	})
+}

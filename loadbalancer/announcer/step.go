@@ -26,6 +26,9 @@ func (e *Engine) step(now time.Time) time.Time {
 			if c.Node != n.claim.Node {
 				e.moved = now
 			}
+			if c.Node != e.o.Node {
+				n.heard = now
+			}
 			n.claim, e.dirty = c, true
 		}
 	}
@@ -276,6 +279,9 @@ func (e *Engine) sight(s wire.Sighting, now time.Time) {
 	case n.hold != nil && n.hold.on.Index == s.Index && n.handOver:
 		// The successor announces itself: sooner than its claim gets here.
 		e.drop(n, "handover", now)
+	case n.hold != nil && n.hold.on.Index == s.Index && n.claim.Node != e.o.Node && !n.claim.Released && now.Sub(n.heard) < meetTime:
+		// A claim that counts more was heard, and now its node on the wire.
+		e.drop(n, "other", now)
 	case n.hold != nil && n.hold.on.Index == s.Index:
 		e.o.Metrics.conflicts.Inc()
 		defend, report := n.rows.seen(s.MAC, now)
