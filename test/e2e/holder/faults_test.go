@@ -146,24 +146,6 @@ func (x *watch) otherThan(n *lab.Node) error {
 	return nil
 }
 
-func TestFlapping(t *testing.T) {
-	w := newWorld(t)
-	first, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
-	link := first.Link(lab.Private)
-	t.Cleanup(func() { w.must(link.Clear()) })
-	for range 3 {
-		w.must(link.Cut())
-		time.Sleep(3 * time.Second)
-		w.must(link.Heal())
-		time.Sleep(3 * time.Second)
-	}
-	w.calm()
-	x.end(t)
-	if n := x.changes(10); n > 3 {
-		t.Errorf("%d moves", n)
-	}
-}
-
 func TestPartitionAndHeal(t *testing.T) {
 	w := newWorld(t)
 	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
