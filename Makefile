@@ -93,9 +93,9 @@ race: deps ## Unit tests with the race detector
 	@CGO_ENABLED=1 go test -race -count=1 -timeout 10m $(ARGS) $(UNIT) 2>&1 | tee -a $(LOG)
 
 .PHONY: contract
-contract: ## What the provider relies on, against the simulator or, with ONE_XMLRPC and ONE_AUTH, a real front-end
+contract: ## What we rely on of the cloud-provider library and of OpenNebula (the simulator or, with ONE_XMLRPC and ONE_AUTH, a real front-end)
 	@mkdir -p build
-	@go test -count=1 -timeout 10m $(ARGS) ./test/contract/... 2>&1 | tee -a $(LOG)
+	@go test -count=1 -timeout 10m $(ARGS) ./loadbalancer ./test/contract/... 2>&1 | tee -a $(LOG)
 
 .PHONY: kube
 kube: ## Build etcd and Kubernetes for the lab (first time about 12 minutes on two cores)

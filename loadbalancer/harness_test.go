@@ -96,8 +96,15 @@ func newHarnessWith(t *testing.T, change func(*Options), kubeObjects []runtime.O
 }
 
 // runLibrary starts the service controller of k8s.io/cloud-provider.
+//
+// It has a data race of its own: its node worker reads, in allServices, what a
+// service worker writes. So what needs it runs without the race detector, in
+// stage contract of make test.
 func (h *harness) runLibrary() {
 	h.t.Helper()
+	if raceDetector {
+		h.t.Skip("the library's service controller has a data race of its own; stage contract runs this without the detector")
+	}
 	c, err := servicecontroller.New(&fakeCloud{balancer: h.calls}, h.kube,
 		h.shared.Core().V1().Services(), h.shared.Core().V1().Nodes(), "lab", utilfeature.DefaultFeatureGate)
 	if err != nil {

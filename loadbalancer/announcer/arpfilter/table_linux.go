@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -43,8 +44,15 @@ func sockOptions(c *netlink.Conn) error {
 	return errors.Join(c.SetWriteBuffer(4<<20), c.SetReadBuffer(4<<20), c.SetDeadline(time.Now().Add(netlinkWithin)))
 }
 
+// library is held while a transaction is put together: google/nftables numbers
+// new sets from a global variable that it does not guard, and several agents of
+// one process (tests) would race for it.
+var library sync.Mutex
+
 // transaction runs f and sends what it queued, all or nothing.
 func (f *Filter) transaction(what string, queue func(*nftables.Conn) error) error {
+	library.Lock()
+	defer library.Unlock()
 	err := f.o.Enter(func() error {
 		conn, err := nftables.New(nftables.WithSockOptions(sockOptions))
 		if err != nil {
