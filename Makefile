@@ -95,7 +95,7 @@ race: deps ## Unit tests with the race detector
 .PHONY: contract
 contract: ## What we rely on of the cloud-provider library and of OpenNebula (the simulator or, with ONE_XMLRPC and ONE_AUTH, a real front-end)
 	@mkdir -p build
-	@go test -count=1 -timeout 10m $(ARGS) ./loadbalancer ./test/contract/... 2>&1 | tee -a $(LOG)
+	@go test -count=1 -timeout 10m $(ARGS) ./loadbalancer ./ipam ./test/contract/... 2>&1 | tee -a $(LOG)
 
 .PHONY: kube
 kube: ## Build etcd and Kubernetes for the lab (first time about 12 minutes on two cores)
