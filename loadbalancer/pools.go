@@ -310,6 +310,12 @@ func (p *poolSet) finalize(ctx context.Context, pool *v1alpha1.AddressPool, st i
 
 // Event sends IPAM's event on the pool it is about.
 func (p *poolSet) Event(e ipam.Event) {
+	p.mu.Lock()
+	invalid := p.invalid[e.Pool] != nil
+	p.mu.Unlock()
+	if invalid && (e.Reason == ipam.EventPoolReady || e.Reason == ipam.EventPoolNotReady) {
+		return // InvalidPool has said what is wrong; that it gives nothing follows
+	}
 	obj, ok, err := p.informer.GetStore().GetByKey(e.Pool)
 	if err != nil || !ok {
 		return

@@ -45,7 +45,7 @@ func TestBadPools(t *testing.T) {
 			"empty", "network: {name: private}, ranges: [{start: 10.20.0.11, end: 10.20.0.12}], exposure: L2", "NoFreeAddresses",
 			[]string{"private", "widen the ranges"},
 		},
-		{"outside", "network: {name: private}, ranges: [{start: 192.0.2.1, end: 192.0.2.9}], exposure: L2", "NetworkUnusable", []string{"private", "ranges of the pool"}},
+		{"outside", "network: {name: private}, ranges: [{start: 192.0.2.1, end: 192.0.2.9}], exposure: L2", "NetworkUnusable", []string{"private", "(ranges, avoidEdgeAddresses)"}},
 		{"no-router", "network: {name: public}, exposure: Router, router: {name: egde}", "Invalid", []string{`"egde"`, "cloud-config", "spec.router.name"}},
 		{"backwards", "network: {name: private}, ranges: [{start: 10.20.0.189, end: 10.20.0.188}], exposure: L2", "Invalid", []string{"spec.ranges[0]", "10.20.0.189"}},
 	}
