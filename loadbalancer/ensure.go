@@ -242,7 +242,7 @@ func (c *Controller) program(ctx context.Context, svc *corev1.Service, records [
 		}
 		generation, err := rs.Sync(ctx)
 		if err != nil {
-			return fmt.Errorf("router %s: %w", d.Router.Name, err)
+			return err // it names the router
 		}
 		if err := c.programmed(ctx, svc, r, generation); err != nil {
 			return err

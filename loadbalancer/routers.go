@@ -74,11 +74,11 @@ func (r *routerSync) Sync(ctx context.Context) (uint64, error) {
 	select {
 	case generation := <-built:
 		if err := r.client.Wait(ctx, generation); err != nil {
-			return 0, fmt.Errorf("wait for generation %d: %w", generation, err)
+			return 0, err // no generation: the same failure is one event
 		}
 		return generation, nil
 	case <-ctx.Done():
-		return 0, fmt.Errorf("wait for a document: %w", ctx.Err())
+		return 0, fmt.Errorf("router %s: wait for a document: %w", r.name, ctx.Err())
 	}
 }
 

@@ -91,17 +91,24 @@ func (c *Client) lost(ctx context.Context, inst *instance, err error) {
 	}
 }
 
+// tlsAlert is how crypto/tls words an alert of the other side.
+const tlsAlert = "remote error: tls: "
+
 // wayOut is what the operator can do about a router that refuses our certificate.
 // gRPC hands the peer's TLS alert on as text only.
 func (c *Client) wayOut(err error) string {
-	if !strings.Contains(err.Error(), "remote error: tls: ") {
+	if !strings.Contains(err.Error(), tlsAlert) {
 		return ""
 	}
 	return fmt.Sprintf("; the router refuses the client certificate %s: it needs one that its --tls-client-ca has signed (onelbctl router bootstrap)", c.opts.CertFile)
 }
 
-// undecorated takes gRPC's decoration off an error, so that it reads well in an event.
+// undecorated takes gRPC's decoration off an error, so that it reads well in an
+// event, and the same each time: a TLS alert comes in several wrappings.
 func undecorated(err error) error {
+	if i := strings.Index(err.Error(), tlsAlert); i >= 0 {
+		return errors.New(strings.TrimRight(err.Error()[i:], `"`))
+	}
 	if s, ok := status.FromError(err); ok && s.Message() != "" {
 		return errors.New(s.Message())
 	}
