@@ -39,13 +39,13 @@ func TestLeastPrivilege(t *testing.T) {
 		"cloud-controller-manager": {
 			may: []string{
 				"delete nodes", "patch services/status@default", "create virtualips.onelb.io", "delete virtualips.onelb.io",
-				"get secrets:onelb-gossip@onelb-system", "get namespaces:kube-system", "patch addresspools.onelb.io/status",
+				"get secrets:onelb-gossip@onelb-system", "get namespaces:kube-system", "list namespaces", "patch addresspools.onelb.io/status",
 			},
 			mayNot: []string{
 				"list secrets", "list secrets@onelb-system", "get secrets@default", "get secrets:other@onelb-system", "update secrets:onelb-gossip@onelb-system",
 				"delete secrets:onelb-gossip@onelb-system", "create secrets@kube-system", "list pods", "get pods@default", "create pods@onelb-system",
 				"patch services@default", "update services@default", "delete services@default", "create services@default",
-				"create addresspools.onelb.io", "delete addresspools.onelb.io", "update addresspools.onelb.io", "list namespaces", "get namespaces:default",
+				"create addresspools.onelb.io", "delete addresspools.onelb.io", "update addresspools.onelb.io", "get namespaces:default", "patch namespaces:default",
 				"create nodes", "create serviceaccounts/token@onelb-system", "create clusterrolebindings.rbac.authorization.k8s.io",
 				"update leases.coordination.k8s.io:other@onelb-system", "create leases.coordination.k8s.io@kube-system", "impersonate users",
 			},

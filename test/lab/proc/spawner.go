@@ -44,18 +44,39 @@ type Spawner struct {
 // environment. Close ends the thread, and with it every process still running.
 func NewSpawner(mark string, env []string) *Spawner {
 	s := &Spawner{mark: mark, env: env, work: make(chan func()), done: make(chan struct{})}
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		for {
-			select {
-			case f := <-s.work:
-				f()
-			case <-s.done:
-				return
-			}
-		}
-	}()
+	go s.run()
 	return s
+}
+
+// run works on a thread that is never given back: it ends with the goroutine.
+// Only the process's main thread does not (Go parks it instead), and then the
+// kernel would not kill anything: who finds himself there hands the work on, and
+// keeps the main thread until the other has one of its own.
+func (s *Spawner) run() {
+	runtime.LockOSThread()
+	if syscall.Gettid() == syscall.Getpid() {
+		started := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(started)
+			s.loop()
+		}()
+		<-started
+		runtime.UnlockOSThread()
+		return
+	}
+	s.loop()
+}
+
+func (s *Spawner) loop() {
+	for {
+		select {
+		case f := <-s.work:
+			f()
+		case <-s.done:
+			return
+		}
+	}
 }
 
 // Close ends the spawning thread. The kernel then kills what it started.
