@@ -106,6 +106,9 @@ func (c *Cloud) SetInformers(f informers.SharedInformerFactory) {
 	if err := loadbalancer.AddSliceIndex(f.Discovery().V1().EndpointSlices().Informer()); err != nil {
 		klog.ErrorS(err, "Cannot watch EndpointSlices")
 	}
+	if err := trimShared(f); err != nil {
+		klog.ErrorS(err, "Informers keep whole objects: more memory is used")
+	}
 	c.informers <- f
 }
 

@@ -51,6 +51,9 @@ func (c *Cloud) run(ctx context.Context, cfg *rest.Config) error {
 		return err
 	}
 	defer stopEvents()
+	if err := trimWith("VirtualIPs", p.vips, trimVirtualIP); err != nil {
+		return err
+	}
 	select {
 	case p.shared = <-c.informers:
 	case <-ctx.Done():

@@ -80,41 +80,26 @@ func total(calls map[string]int) int {
 }
 
 // burst creates n Services in a lab of its own.
-func (b *bench) burst(ctx context.Context, n int) (result burstResult, err error) {
-	if err := b.closeShared(); err != nil { // two labs at once would share the cores
-		return result, err
-	}
-	d, err := startLab(ctx, "bench-burst")
-	if err != nil {
-		return result, err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	network, err := d.OneSim().AddVNet("", burstNetwork)
-	if err != nil {
-		return result, err
+func (b *bench) burst(ctx context.Context, n int) (r burstResult, err error) {
+	err = b.burstLab(ctx, "bench-burst", func(d *datacenter, network int) error {
+		r, err = d.burstOf(ctx, network, n, 0)
+		return err
+	})
+	return r, err
+}
+
+// addBurstPool makes the pool of the bursts and returns its network.
+func (d *datacenter) addBurstPool(ctx context.Context) (network int, err error) {
+	if network, err = d.OneSim().AddVNet("", burstNetwork); err != nil {
+		return network, err
 	}
 	p := pool(burstPool, "burst", "10.21.0.1", "10.21.46.224")
 	p.Spec.ChunkSize, p.Spec.ReserveAhead = burstChunk, ptr.To[int32](burstChunk)
 	p.Spec.L2 = &v1alpha1.L2Spec{Interfaces: []string{"eth0"}} // no node has an address there
-	if err := d.addPools(ctx, p); err != nil {
-		return result, err
-	}
-	if d.pods, err = d.StartWorkload(ctx, workload); err != nil {
-		return result, err
-	}
-	if err := pause(ctx, settle); err != nil { // the machine has just started a lab
-		return result, err
-	}
-	before := d.OneSim().Calls()
-	if result, err = d.createMany(ctx, n); err != nil {
-		return result, err
-	}
-	if err := d.waitHeld(ctx, network, n); err != nil {
-		return result, err
-	}
-	result.calls = difference(d.OneSim().Calls(), before)
-	return result, nil
+	return network, d.addPools(ctx, p)
 }
+
+func burstName(i int) string { return fmt.Sprintf("burst-%d", i) }
 
 // arrivals notes when each Service was created and had its address.
 type arrivals struct {
@@ -123,14 +108,18 @@ type arrivals struct {
 	at    map[string]time.Time
 }
 
-// createMany creates n Services at once and waits for all addresses.
-func (d *datacenter) createMany(ctx context.Context, n int) (burstResult, error) {
+// createMany creates n Services at once, numbered from first, and waits for all
+// addresses.
+func (d *datacenter) createMany(ctx context.Context, first, n int) (burstResult, error) {
 	w, err := d.Client().CoreV1().Services(namespace).Watch(ctx, metav1.ListOptions{})
 	if err != nil {
 		return burstResult{}, fmt.Errorf("watch Services: %w", err)
 	}
 	defer w.Stop()
 	a := &arrivals{begin: map[string]time.Time{}, at: map[string]time.Time{}}
+	for i := range n {
+		a.begin[burstName(first+i)] = time.Time{}
+	}
 	watching := make(chan error, 1)
 	go func() {
 		for event := range w.ResultChan() {
@@ -147,7 +136,10 @@ func (d *datacenter) createMany(ctx context.Context, n int) (burstResult, error)
 	g.SetLimit(creators)
 	for i := range n {
 		g.Go(func() error {
-			svc := service(fmt.Sprintf("burst-%d", i), burstPool)
+			svc := service(burstName(first+i), burstPool)
+			if d.manyPorts {
+				svc.Spec.AllocateLoadBalancerNodePorts = ptr.To(false)
+			}
 			a.begins(svc.Name)
 			_, err := d.CreateService(gctx, svc)
 			return err
@@ -181,7 +173,8 @@ func (a *arrivals) arrived(name string) int {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, known := a.at[name]; !known {
+	_, wanted := a.begin[name]
+	if _, known := a.at[name]; wanted && !known {
 		a.at[name] = now
 	}
 	return len(a.at)

@@ -35,6 +35,8 @@ type datacenter struct {
 	*lab.Lab
 	onelb *client.Clientset
 	pods  []*lab.Pod
+	// manyPorts: there will be more Services than there are NodePorts.
+	manyPorts bool
 }
 
 // sharedLab is the lab of the measurements that leave it as they found it.

@@ -24,5 +24,10 @@ func measurements() []measurement {
 		{[]column{
 			{"burst_1000_address", "ms"}, {"burst_1000_lag", "s"}, {"ipam_oned_calls_1000", "calls per Service"},
 		}, 10 * time.Minute, measureBurst1000},
+		{[]column{
+			{"burst_10000_lag", "s"}, {"ipam_oned_calls_10000", "calls per Service"},
+			{"ccm_rss_10000", "MiB"}, {"ccm_restart_10000_oned_calls", "calls"},
+		}, 40 * time.Minute, measureScale},
+		{[]column{{"crash_points", "count"}, {"crash_duplicates", "count"}, {"crash_leaks", "count"}}, time.Hour, measureCrash},
 	}
 }
