@@ -60,10 +60,7 @@ func New(r io.Reader) (*Cloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	inst, err := instances.New(instances.Options{
-		OpenNebula:       client,
-		InternalNetworks: cfg.Instances.InternalNetworks, ExternalNetworks: cfg.Instances.ExternalNetworks, Region: cfg.Instances.Region,
-	})
+	inst, err := instances.New(instances.Options{OpenNebula: client, Nodes: cfg.Instances})
 	if err != nil {
 		return nil, err
 	}

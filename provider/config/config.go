@@ -51,13 +51,21 @@ type Credentials struct {
 
 // Instances says how to describe virtual machines as nodes.
 type Instances struct {
-	// InternalNetworks name the virtual networks whose addresses are of type
-	// InternalIP, the first one's first. Empty: all that are not external.
+	// InternalNetworks are virtual networks (names) and prefixes whose addresses
+	// are of type InternalIP, the first one's first. Empty: all that are not external.
 	InternalNetworks []string
-	// ExternalNetworks name those whose addresses are of type ExternalIP.
+	// ExternalNetworks are those whose addresses are of type ExternalIP.
 	ExternalNetworks []string
-	// Region is the nodes' region. Empty: the name of the OpenNebula zone.
+	// Type is what the nodes' instance type is taken from. Default: size.
+	Type Source
+	// Zone is what the nodes' zone is taken from. Default: cluster.
+	Zone Source
+	// Region is the nodes' region. Empty: see RegionFrom.
 	Region string
+	// RegionFrom is what the region is taken from. Default: zone.
+	RegionFrom Source
+	// Labels are further labels of nodes and what their values are taken from.
+	Labels map[string]Source
 }
 
 // Router is one virtual router, which may have several instances.

@@ -32,6 +32,7 @@ func parse(b []byte) (*Config, error) {
 	}
 	p := &parser{lines: map[string]int{}}
 	c := &Config{RequestTimeout: DefaultRequestTimeout}
+	c.Instances.Type.Kind, c.Instances.Zone.Kind, c.Instances.RegionFrom.Kind = SourceSize, SourceCluster, SourceZone
 	if root != nil {
 		p.config(root, c)
 	}
@@ -71,15 +72,65 @@ func (p *parser) config(n *yaml.Node, c *Config) {
 		{"caFile", p.text(&c.CAFile)},
 		{"cluster", p.text(&c.Cluster)},
 		{"requestTimeout", p.duration(&c.RequestTimeout)},
-		{"instances", func(n *yaml.Node, key string) {
-			p.mapping(n, key, []field{
-				{"internalNetworks", p.texts(&c.Instances.InternalNetworks)},
-				{"externalNetworks", p.texts(&c.Instances.ExternalNetworks)},
-				{"region", p.text(&c.Instances.Region)},
-			})
-		}},
+		{"instances", func(n *yaml.Node, key string) { p.instances(n, key, &c.Instances) }},
 		{"routers", func(n *yaml.Node, key string) { p.routers(n, key, c) }},
 	})
+}
+
+func (p *parser) instances(n *yaml.Node, key string, i *Instances) {
+	p.mapping(n, key, []field{
+		{"internalNetworks", p.texts(&i.InternalNetworks)},
+		{"externalNetworks", p.texts(&i.ExternalNetworks)},
+		{"typeFrom", p.source(&i.Type, sizes)},
+		{"zoneFrom", p.source(&i.Zone, places)},
+		{"region", p.text(&i.Region)},
+		{"regionFrom", p.source(&i.RegionFrom, places)},
+		{"labels", func(n *yaml.Node, key string) { p.labels(n, key, i) }},
+	})
+}
+
+// labels reads a mapping whose keys are the user's own.
+func (p *parser) labels(n *yaml.Node, key string, i *Instances) {
+	n = resolve(n)
+	var fields []field
+	i.Labels = map[string]Source{}
+	if n.Kind == yaml.MappingNode {
+		for j := 0; j+1 < len(n.Content); j += 2 {
+			name := n.Content[j].Value
+			if n.Content[j].ShortTag() == "!!merge" {
+				continue // an unknown key below
+			}
+			fields = append(fields, field{name, func(n *yaml.Node, full string) {
+				if text := checkLabel(name); text != "" {
+					p.problem(n.Line, full, text)
+				}
+				var s Source
+				before := len(p.problems)
+				p.source(&s, facts)(n, full)
+				if s.Kind == "" && before == len(p.problems) {
+					p.problem(n.Line, full, "is empty")
+				}
+				i.Labels[name] = s
+			}})
+		}
+	}
+	p.mapping(n, key, fields)
+}
+
+func (p *parser) source(to *Source, allowed []string) func(*yaml.Node, string) {
+	return func(n *yaml.Node, key string) {
+		var text string
+		p.text(&text)(n, key)
+		if text == "" {
+			return
+		}
+		s, problem := parseSource(text, allowed)
+		if problem != "" {
+			p.problem(n.Line, key, problem)
+			return
+		}
+		*to = s
+	}
 }
 
 func (p *parser) routers(n *yaml.Node, key string, c *Config) {

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -62,10 +63,16 @@ func parentKey(key string) string {
 }
 
 func (p *parser) networks(i Instances) {
+	if i.Region != "" && p.lines["instances.regionFrom"] > 0 {
+		p.check("instances.regionFrom", "cannot be given beside region")
+	}
 	for key, list := range map[string][]string{"internalNetworks": i.InternalNetworks, "externalNetworks": i.ExternalNetworks} {
 		for n, name := range list {
 			if slices.Index(list, name) < n {
 				p.check(fmt.Sprintf("instances.%s[%d]", key, n), fmt.Sprintf("%q is listed twice", name))
+			}
+			if prefix, err := netip.ParsePrefix(name); err == nil && prefix != prefix.Masked() {
+				p.check(fmt.Sprintf("instances.%s[%d]", key, n), fmt.Sprintf("%q has bits beyond its length: %s is meant", name, prefix.Masked()))
 			}
 		}
 	}

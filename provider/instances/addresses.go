@@ -13,28 +13,10 @@ import (
 	"github.com/onelb/onelb/provider/one"
 )
 
-// roles say what type the addresses of a virtual network are of.
-type roles struct {
-	internal, external []string
-}
-
-// of returns the type of a network's addresses and the network's rank among those
-// of its type. Not ok: its addresses are not the node's.
-func (r roles) of(network string) (t corev1.NodeAddressType, rank int, ok bool) {
-	if i := slices.Index(r.external, network); i >= 0 {
-		return corev1.NodeExternalIP, i, true
-	}
-	if len(r.internal) == 0 {
-		return corev1.NodeInternalIP, 0, true
-	}
-	i := slices.Index(r.internal, network)
-	return corev1.NodeInternalIP, i, i >= 0
-}
-
 // address is one address of a machine with what it is sorted by.
 type address struct {
 	kind  corev1.NodeAddressType
-	rank  int // of its network
+	rank  int // of the entry of the cloud-config that it matches
 	alias bool
 	nic   int
 	index int // in the NIC: IPv4, IPv6 static, global, ULA
@@ -42,17 +24,21 @@ type address struct {
 }
 
 // addresses lists those of all NICs and aliases: internal before external, in the
-// order in which the networks are configured, NICs before aliases, lower NICs
-// first. Consumers that want one address take the first of a type. A NIC that is
-// still being attached may vanish again and is left out.
+// order in which networks and prefixes are configured, NICs before aliases, lower
+// NICs first. Consumers that want one address take the first of a type. A NIC that
+// is still being attached may vanish again and is left out, and so are link-local
+// addresses, which mean nothing on another link.
 func (r roles) addresses(vm one.VM) []address {
 	var out []address
 	for _, n := range vm.NICs {
-		kind, rank, ok := r.of(n.Network)
-		if !ok || n.Attaching {
+		if n.Attaching {
 			continue
 		}
 		for i, a := range n.Addresses {
+			kind, rank, ok := r.of(n.Network, a)
+			if !ok || a.IsLinkLocalUnicast() {
+				continue
+			}
 			out = append(out, address{kind: kind, rank: rank, alias: n.Alias, nic: n.ID, index: i, addr: a})
 		}
 	}
@@ -148,12 +134,12 @@ func missing(wanted []netip.Addr, have []address) []netip.Addr {
 func (r roles) explain(node *corev1.Node, vm one.VM, absent []netip.Addr) error {
 	for _, n := range vm.NICs {
 		for _, a := range n.Addresses {
-			switch _, _, ok := r.of(n.Network); {
+			switch _, _, ok := r.of(n.Network, a); {
 			case !slices.Contains(absent, a):
 			case n.Attaching:
 				return fmt.Errorf("node %s: kubelet's --node-ip %s is on NIC %d of VM %d, which is still being attached", node.Name, a, n.ID, vm.ID)
 			case !ok:
-				return fmt.Errorf("node %s: kubelet's --node-ip %s is in virtual network %q, which is in neither instances.internalNetworks nor instances.externalNetworks of the cloud-config: add it to one",
+				return fmt.Errorf("node %s: kubelet's --node-ip %s is in virtual network %q, which is in neither instances.internalNetworks nor instances.externalNetworks of the cloud-config, nor is a prefix of it: add one of both",
 					node.Name, a, n.Network)
 			}
 		}

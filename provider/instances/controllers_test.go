@@ -20,6 +20,7 @@ import (
 	"k8s.io/cloud-provider/controllers/nodelifecycle"
 	"k8s.io/component-base/metrics/prometheus/controllers"
 
+	"github.com/onelb/onelb/provider/config"
 	"github.com/onelb/onelb/provider/one"
 	"github.com/onelb/onelb/test/onesim"
 )
@@ -65,7 +66,7 @@ func newCluster(t *testing.T, nodes ...string) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inst, err := New(Options{OpenNebula: client, InternalNetworks: []string{"private"}, ExternalNetworks: []string{"public"}})
+	inst, err := New(Options{OpenNebula: client, Nodes: config.Instances{InternalNetworks: []string{"private"}, ExternalNetworks: []string{"public"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

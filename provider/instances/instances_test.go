@@ -16,6 +16,7 @@ import (
 	"k8s.io/cloud-provider/node/helpers"
 
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/provider/config"
 	"github.com/onelb/onelb/provider/one"
 )
 
@@ -26,6 +27,7 @@ type fake struct {
 	byID     map[int]one.VM
 	readErr  error
 	clusters map[int]string
+	hosts    map[int]one.Place
 	placeErr error
 	reads    int
 }
@@ -43,14 +45,21 @@ func (f *fake) VM(_ context.Context, id int) (one.VM, error) {
 	return one.VM{}, fmt.Errorf("read virtual machine %d: %w", id, ipam.ErrNotFound)
 }
 
-func (f *fake) ClusterName(_ context.Context, id int) (string, error) {
+func (f *fake) Cluster(_ context.Context, id int) (one.Place, error) {
 	if f.placeErr != nil {
-		return "", f.placeErr
+		return one.Place{}, f.placeErr
 	}
 	if name, ok := f.clusters[id]; ok {
-		return name, nil
+		return one.Place{Name: name, Attributes: map[string]string{"ROOM": "B"}}, nil
 	}
-	return "", ipam.ErrNotFound
+	return one.Place{}, ipam.ErrNotFound
+}
+
+func (f *fake) Host(_ context.Context, id int) (one.Place, error) {
+	if p, ok := f.hosts[id]; ok {
+		return p, f.placeErr
+	}
+	return one.Place{}, errors.Join(f.placeErr, ipam.ErrNotFound)
 }
 
 func (f *fake) ZoneName(context.Context) (string, error) { return "OpenNebula Zone", f.placeErr }
@@ -102,7 +111,6 @@ func TestInstanceExists(t *testing.T) {
 	}{
 		{name: "listed", fake: fake{list: []one.VM{vm(1, "x")}}, node: node("node-1", "one://1", ""), want: true},
 		{name: "not listed, but there", fake: fake{byID: map[int]one.VM{1: vm(1, "x")}}, node: node("node-1", "one://1", ""), want: true, read: true},
-		{name: "no such VM", fake: fake{}, node: node("node-1", "one://1", ""), read: true},
 		{name: "DONE", fake: fake{byID: map[int]one.VM{3: done}}, node: node("node-3", "one://3", ""), read: true},
 		{name: "denied", fake: fake{readErr: ipam.ErrDenied}, node: node("node-1", "one://1", ""), err: ipam.ErrDenied, read: true},
 		{name: "wrong password", fake: fake{readErr: ipam.ErrUnauthenticated}, node: node("node-1", "one://1", ""), err: ipam.ErrUnauthenticated, read: true},
@@ -119,10 +127,54 @@ func TestInstanceExists(t *testing.T) {
 			t.Errorf("%s: %q does not name the node", c.name, err)
 		}
 	}
-	for _, n := range []*corev1.Node{node("node-9", "", ""), node("node-9", "kind://x", ""), node("node-9", "one://x", "")} {
+	for _, n := range []*corev1.Node{node("node-9", "", ""), node("node-9", "one://9", ""), node("node-9", "kind://x", ""), node("node-9", "one://x", "")} {
 		if got, err := (&fake{}).instances(t, Options{}).InstanceExists(t.Context(), n); got || err == nil {
 			t.Errorf("%q: gone without proof: the Node would be deleted", n.Spec.ProviderID)
 		}
+	}
+}
+
+// TestNoSuchVM: OpenNebula keeps terminated machines, so one that it does not know
+// is gone only if it knows others of this cluster.
+func TestNoSuchVM(t *testing.T) {
+	f := &fake{list: []one.VM{vm(1, "node-1"), vm(5, "somebody-else's"), {ID: 6, Name: "node-6", Err: errors.New("nonsense")}}}
+	i := f.instances(t, Options{})
+	gone := func(n *corev1.Node) bool {
+		t.Helper()
+		exists, err := i.InstanceExists(t.Context(), n)
+		if exists {
+			t.Errorf("%s exists", n.Name)
+		}
+		return err == nil
+	}
+	if gone(node("node-2", "one://2", "")) {
+		t.Error("gone, though the front-end has shown none of our machines: the endpoint may be another's")
+	}
+	if exists, err := i.InstanceExists(t.Context(), node("node-1", "one://1", "")); !exists || err != nil {
+		t.Fatal(exists, err)
+	}
+	if !gone(node("node-2", "one://2", "")) {
+		t.Error("not gone, though the front-end knows another of our machines")
+	}
+	if gone(node("node-6", "one://6", "")) {
+		t.Error("gone, though the front-end lists it")
+	}
+	f.list = f.list[1:]
+	if gone(node("node-2", "one://2", "")) {
+		t.Error("gone, though all our machines have vanished at once")
+	}
+
+	// The same ID on another front-end is not our machine.
+	f.list = []one.VM{vm(1, "other")}
+	f.list[0].UUID = "39c23984-160c-4c31-9654-086d74de3c60"
+	n := node("node-1", "one://1", "")
+	n.Status.NodeInfo.SystemUUID = "00000000-160c-4c31-9654-086d74de3c60"
+	i = f.instances(t, Options{})
+	if exists, err := i.InstanceExists(t.Context(), n); !exists || err != nil {
+		t.Fatal(exists, err)
+	}
+	if gone(node("node-2", "one://2", "")) {
+		t.Error("gone, though the only other machine has another UUID than its Node")
 	}
 }
 
@@ -131,7 +183,7 @@ func TestInstanceShutdown(t *testing.T) {
 		one.VMInit: true, one.VMPending: true, one.VMHold: true, one.VMActive: false, one.VMStopped: true, one.VMSuspended: true,
 		one.VMPowerOff: true, one.VMUndeployed: true, one.VMCloning: true, one.VMCloningFailure: true,
 	} {
-		for _, lcm := range []one.LCMState{0, 3, 16, 18, 36} {
+		for _, lcm := range []one.LCMState{0, 3, 16, 18, 36, 200} {
 			v := vm(1, "x")
 			v.State, v.LCMState = state, lcm
 			got, err := (&fake{list: []one.VM{v}}).instances(t, Options{}).InstanceShutdown(t.Context(), node("n", "one://1", ""))
@@ -147,7 +199,9 @@ func TestInstanceShutdown(t *testing.T) {
 			t.Errorf("%s: %v, %v", state, got, err)
 		}
 	}
-	if _, err := (&fake{}).instances(t, Options{}).InstanceShutdown(t.Context(), node("n", "one://1", "")); !errors.Is(err, cloudprovider.InstanceNotFound) {
+	done := vm(1, "x")
+	done.State = one.VMDone
+	if _, err := (&fake{byID: map[int]one.VM{1: done}}).instances(t, Options{}).InstanceShutdown(t.Context(), node("n", "one://1", "")); !errors.Is(err, cloudprovider.InstanceNotFound) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -167,7 +221,7 @@ func TestInstanceMetadata(t *testing.T) {
 		t.Error(diff, err)
 	}
 	f.clusters = nil
-	got, err = f.instances(t, Options{Region: "here"}).InstanceMetadata(t.Context(), node("node-1", "one://7", ""))
+	got, err = f.instances(t, Options{Nodes: config.Instances{Region: "here"}}).InstanceMetadata(t.Context(), node("node-1", "one://7", ""))
 	if err != nil || got.Zone != "cluster-0" || got.Region != "here" {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -176,11 +230,62 @@ func TestInstanceMetadata(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	f.placeErr = ipam.ErrUnavailable
-	if got, err = f.instances(t, Options{}).InstanceMetadata(t.Context(), node("node-1", "one://7", "")); got != nil || !errors.Is(err, ipam.ErrUnavailable) {
+	if got, err = f.instances(t, Options{}).InstanceMetadata(t.Context(), fresh(node("node-1", "one://7", ""))); got != nil || !errors.Is(err, ipam.ErrUnavailable) {
 		t.Errorf("labels are written once: %+v, %v", got, err)
 	}
-	if got, err = (&fake{}).instances(t, Options{}).InstanceMetadata(t.Context(), node("n", "one://1", "")); got != nil || !errors.Is(err, cloudprovider.InstanceNotFound) {
+	if got, err = f.instances(t, Options{}).InstanceMetadata(t.Context(), node("node-1", "one://7", "")); err != nil || len(got.NodeAddresses) != 3 {
+		t.Errorf("labels are written already, addresses matter: %+v, %v", got, err)
+	}
+	if got, err = (&fake{}).instances(t, Options{}).InstanceMetadata(t.Context(), node("n", "one://1", "")); got != nil || err == nil {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// fresh is a Node that the node controller has not initialised yet.
+func fresh(n *corev1.Node) *corev1.Node {
+	n.Spec.Taints = []corev1.Taint{{Key: cloudproviderapi.TaintExternalCloudProvider, Effect: corev1.TaintEffectNoSchedule}}
+	return n
+}
+
+func TestTraits(t *testing.T) {
+	machine := vm(7, "Web 1")
+	machine.Host, machine.HostID, machine.Attributes = "kvm-3", 3, map[string]string{"RACK": "r 7"}
+	f := &fake{
+		list: []one.VM{machine}, clusters: map[int]string{0: "east"},
+		hosts: map[int]one.Place{3: {Name: "kvm-3", Attributes: map[string]string{"ROW": "12"}}},
+	}
+	vmRack, hostRow := config.Source{Kind: config.SourceVM, Attribute: "RACK"}, config.Source{Kind: config.SourceHost, Attribute: "ROW"}
+	o := Options{Nodes: config.Instances{
+		Type: vmRack, Zone: hostRow, RegionFrom: config.Source{Kind: config.SourceCluster, Attribute: "ROOM"},
+		Labels: map[string]config.Source{
+			"a/id": {Kind: config.SourceID}, "a/name": {Kind: config.SourceName}, "a/owner": {Kind: config.SourceOwner}, "a/size": {Kind: config.SourceSize},
+			"a/zone": {Kind: config.SourceZone}, "a/cluster": {Kind: config.SourceCluster}, "a/host": {Kind: config.SourceHost},
+			"a/none": {Kind: config.SourceVM, Attribute: "ABSENT"},
+		},
+	}}
+	n := fresh(node("n", "one://7", ""))
+	m, err := f.instances(t, o).InstanceMetadata(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"a/id": "7", "a/name": "Web-1", "a/owner": "k8s", "a/size": "2vcpu-4096mb", "a/zone": "OpenNebula-Zone", "a/cluster": "east", "a/host": "kvm-3",
+	}
+	if diff := cmp.Diff(want, m.AdditionalLabels); diff != "" || m.InstanceType != "r-7" || m.Zone != "12" || m.Region != "B" {
+		t.Errorf("%+v %s", m, diff)
+	}
+	o.Nodes.Type = config.Source{Kind: config.SourceNone}
+	o.Nodes.Zone = config.Source{Kind: config.SourceVM, Attribute: "ABSENT"}
+	_, err = f.instances(t, o).InstanceMetadata(t.Context(), n)
+	for _, part := range []string{"node n", "instances.zoneFrom vm:ABSENT", "user template of VM 7", "set it"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is missing in %v", part, err)
+		}
+	}
+	f.hosts = nil
+	o.Nodes.Zone = hostRow
+	if _, err := f.instances(t, o).InstanceMetadata(t.Context(), n); !errors.Is(err, ipam.ErrNotFound) {
+		t.Errorf("an invisible host: %v", err)
 	}
 }
 
@@ -193,6 +298,8 @@ func TestAddresses(t *testing.T) {
 		nic(6, "private", "10.20.0.11"), // a repetition
 		one.NIC{ID: 9, Network: "private", Attaching: true, Addresses: []netip.Addr{netip.MustParseAddr("10.20.0.99")}},
 		nic(3, "ether"),
+		nic(4, "linklocal", "fe80::1", "169.254.0.1"),
+		nic(7, "10.99.0.0/16", "10.99.0.1", "172.16.0.1"),
 	)
 	for name, c := range map[string]struct {
 		options Options
@@ -200,16 +307,26 @@ func TestAddresses(t *testing.T) {
 	}{
 		"default": {Options{}, "I 10.20.0.11, I fd00:20::11, I 203.0.113.5, I 2001:db8:113::5, I 192.168.0.5, I 10.20.0.100, H n"},
 		"external": {
-			Options{ExternalNetworks: []string{"public"}},
+			Options{Nodes: config.Instances{ExternalNetworks: []string{"public"}}},
 			"I 10.20.0.11, I fd00:20::11, I 192.168.0.5, I 10.20.0.100, E 203.0.113.5, E 2001:db8:113::5, H n",
 		},
 		"ordered": {
-			Options{InternalNetworks: []string{"storage", "private"}, ExternalNetworks: []string{"public"}},
+			Options{Nodes: config.Instances{InternalNetworks: []string{"storage", "private"}, ExternalNetworks: []string{"public"}}},
 			"I 192.168.0.5, I 10.20.0.11, I fd00:20::11, I 10.20.0.100, E 203.0.113.5, E 2001:db8:113::5, H n",
 		},
-		"only": {Options{InternalNetworks: []string{"private"}}, "I 10.20.0.11, I fd00:20::11, I 10.20.0.100, H n"},
+		"prefixes": {
+			Options{Nodes: config.Instances{InternalNetworks: []string{"fd00::/8", "10.20.0.100/32", "private"}, ExternalNetworks: []string{"203.0.0.0/8", "2001:db8:113::/48", "10.0.0.0/8"}}},
+			"I fd00:20::11, I 10.20.0.100, E 203.0.113.5, E 2001:db8:113::5, E 10.20.0.11, H n",
+		},
+		"one prefix": {Options{Nodes: config.Instances{ExternalNetworks: []string{"2001:db8::/32"}}},
+			"I 10.20.0.11, I fd00:20::11, I 203.0.113.5, I 192.168.0.5, I 10.20.0.100, E 2001:db8:113::5, H n"},
+		"called like a prefix": {Options{Nodes: config.Instances{InternalNetworks: []string{"10.99.0.0/16"}}}, "I 10.99.0.1, I 172.16.0.1, H n"},
+		"only":                 {Options{Nodes: config.Instances{InternalNetworks: []string{"private"}}}, "I 10.20.0.11, I fd00:20::11, I 10.20.0.100, H n"},
 	} {
 		f := &fake{list: []one.VM{machine}}
+		if name != "called like a prefix" {
+			f.list[0].NICs = machine.NICs[:len(machine.NICs)-1]
+		}
 		m, err := f.instances(t, c.options).InstanceMetadata(t.Context(), node("n", "one://1", ""))
 		if err != nil {
 			t.Fatal(err)
@@ -230,7 +347,7 @@ func TestProvidedNodeIP(t *testing.T) {
 	machine := vm(1, "n", nic(0, "private", "10.20.0.11", "fd00:20::11"), nic(1, "storage", "192.168.0.5"))
 	later := machine
 	later.NICs = append(later.NICs[:2:2], nic(2, "private", "10.20.0.12"))
-	o := Options{InternalNetworks: []string{"private"}}
+	o := Options{Nodes: config.Instances{InternalNetworks: []string{"private"}}}
 	for _, c := range []struct {
 		ip   string
 		want []string // parts of the error; nil: works

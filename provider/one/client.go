@@ -41,8 +41,8 @@ type Options struct {
 	MaxInFlight int
 	// MaxResponse bounds one answer, in bytes. Zero: DefaultMaxResponse.
 	MaxResponse int64
-	// CacheTTL is how long a list of all VMs, or the names of zone and
-	// clusters (30 times as long), may be reused. Zero: DefaultCacheTTL.
+	// CacheTTL is how long a list of all VMs, or those of zones, clusters and
+	// hosts (30 times as long), may be reused. Zero: DefaultCacheTTL.
 	CacheTTL time.Duration
 }
 
@@ -55,7 +55,8 @@ type Client struct {
 	slots    chan struct{} // one token for each call on the wire
 
 	vms      *cached[[]VM]
-	clusters *cached[map[int]string]
+	clusters *cached[map[int]Place]
+	hosts    *cached[map[int]Place]
 	zone     *cached[string]
 }
 
@@ -90,6 +91,7 @@ func New(o Options) (*Client, error) {
 	}
 	c.vms = newCached(o.CacheTTL, o.RequestTimeout, c.readVMs)
 	c.clusters = newCached(30*o.CacheTTL, o.RequestTimeout, c.readClusters)
+	c.hosts = newCached(30*o.CacheTTL, o.RequestTimeout, c.readHosts)
 	c.zone = newCached(30*o.CacheTTL, 2*o.RequestTimeout, c.readZone)
 	return c, nil
 }

@@ -227,13 +227,13 @@ func TestParseVMPoolKeepsGoing(t *testing.T) {
 	}
 }
 
-func TestParseNames(t *testing.T) {
-	got, err := parseNames([]byte("<ZONE_POOL><ZONE><ID>0</ID><NAME>OpenNebula</NAME></ZONE><ZONE><ID>100</ID><NAME>b</NAME></ZONE></ZONE_POOL>"), "ZONE_POOL", "ZONE")
-	if diff := cmp.Diff(map[int]string{0: "OpenNebula", 100: "b"}, got); diff != "" || err != nil {
+func TestParsePlaces(t *testing.T) {
+	got, err := parsePlaces([]byte("<ZONE_POOL><ZONE><ID>0</ID><NAME>OpenNebula</NAME></ZONE><ZONE><ID>100</ID><NAME>b</NAME><TEMPLATE><ROOM>B</ROOM><V><A>1</A></V></TEMPLATE></ZONE></ZONE_POOL>"), "ZONE_POOL", "ZONE")
+	if diff := cmp.Diff(map[int]Place{0: {Name: "OpenNebula"}, 100: {Name: "b", Attributes: map[string]string{"ROOM": "B"}}}, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
 	for _, body := range []string{"", "<X/>", "<ZONE_POOL><HOST><ID>0</ID></HOST></ZONE_POOL>", "<ZONE_POOL><ZONE/></ZONE_POOL>"} {
-		if got, err := parseNames([]byte(body), "ZONE_POOL", "ZONE"); err == nil {
+		if got, err := parsePlaces([]byte(body), "ZONE_POOL", "ZONE"); err == nil {
 			t.Errorf("%q became %v", body, got)
 		}
 	}

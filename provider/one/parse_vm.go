@@ -44,6 +44,7 @@ type xmlNIC struct {
 type xmlHistory struct {
 	Seq     string `xml:"SEQ"`
 	Host    string `xml:"HOSTNAME"`
+	HostID  string `xml:"HID"`
 	Cluster string `xml:"CID"`
 }
 
@@ -78,7 +79,7 @@ func parseVMPool(body []byte) ([]VM, error) {
 		}
 		vm, err := x.VMs[i].parse()
 		if err != nil {
-			vm = VM{ID: *x.VMs[i].ID, Name: x.VMs[i].Name, Owner: x.VMs[i].Owner, ClusterID: -1, Err: err}
+			vm = VM{ID: *x.VMs[i].ID, Name: x.VMs[i].Name, Owner: x.VMs[i].Owner, HostID: -1, ClusterID: -1, Err: err}
 		}
 		out = append(out, vm)
 	}
@@ -91,7 +92,7 @@ func (x *xmlVM) parse() (VM, error) {
 		return VM{}, errors.New("a virtual machine has no ID")
 	}
 	vm := VM{
-		ID: *x.ID, Name: x.Name, Owner: x.Owner, UUID: strings.TrimSpace(x.UUID), ClusterID: -1,
+		ID: *x.ID, Name: x.Name, Owner: x.Owner, UUID: strings.TrimSpace(x.UUID), HostID: -1, ClusterID: -1,
 		VirtualRouter: strings.TrimSpace(x.VRouter) != "", Attributes: x.UserTemplate.singles,
 	}
 	if vm.Attributes == nil {
@@ -147,7 +148,11 @@ func (x *xmlVM) parseHistory(vm *VM) error {
 		if err != nil {
 			return fmt.Errorf("HISTORY: CID: %w", err)
 		}
-		last, vm.Host, vm.ClusterID = seq, h.Host, cluster
+		host, err := optionalID(h.HostID)
+		if err != nil {
+			return fmt.Errorf("HISTORY: HID: %w", err)
+		}
+		last, vm.Host, vm.HostID, vm.ClusterID = seq, h.Host, host, cluster
 	}
 	return nil
 }
@@ -188,15 +193,16 @@ func (x *xmlNIC) parse() (NIC, error) {
 	return n, nil
 }
 
-// parseNames reads a pool of named objects, such as clusters or zones, whose
-// documents are <pool><element><ID/><NAME/>...
-func parseNames(body []byte, pool, element string) (map[int]string, error) {
+// parsePlaces reads a pool of named objects, such as clusters or zones, whose
+// documents are <pool><element><ID/><NAME/>...<TEMPLATE/>
+func parsePlaces(body []byte, pool, element string) (map[int]Place, error) {
 	var x struct {
 		XMLName xml.Name
 		Objects []struct {
-			XMLName xml.Name
-			ID      *int   `xml:"ID"`
-			Name    string `xml:"NAME"`
+			XMLName  xml.Name
+			ID       *int     `xml:"ID"`
+			Name     string   `xml:"NAME"`
+			Template xmlAttrs `xml:"TEMPLATE"`
 		} `xml:",any"`
 	}
 	if err := xml.Unmarshal(body, &x); err != nil {
@@ -205,12 +211,12 @@ func parseNames(body []byte, pool, element string) (map[int]string, error) {
 	if x.XMLName.Local != pool {
 		return nil, fmt.Errorf("no %s but a document <%s>", pool, x.XMLName.Local)
 	}
-	out := make(map[int]string, len(x.Objects))
+	out := make(map[int]Place, len(x.Objects))
 	for _, o := range x.Objects {
 		if o.XMLName.Local != element || o.ID == nil {
 			return nil, fmt.Errorf("%s has an element <%s>, or one without ID", pool, o.XMLName.Local)
 		}
-		out[*o.ID] = o.Name
+		out[*o.ID] = Place{Name: o.Name, Attributes: o.Template.singles}
 	}
 	return out, nil
 }

@@ -32,6 +32,24 @@ func (s VMState) String() string { return stateName(vmStates, int(s)) }
 // LCMState is the state of an ACTIVE virtual machine in its life cycle.
 type LCMState int
 
+// LCMStates are all that this release knows, in the order of their numbers.
+func LCMStates() []LCMState {
+	var out []LCMState
+	for s := range LCMState(256) {
+		if gocavm.LCMState(s).String() != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// VMStates are all that this release knows, in the order of their numbers.
+func VMStates() []VMState {
+	return []VMState{
+		VMInit, VMPending, VMHold, VMActive, VMStopped, VMSuspended, VMDone, VMPowerOff, VMUndeployed, VMCloning, VMCloningFailure,
+	}
+}
+
 // String is OpenNebula's name of the state.
 func (s LCMState) String() string {
 	if name := gocavm.LCMState(s).String(); name != "" {
@@ -53,6 +71,8 @@ type VM struct {
 	NICs []NIC
 	// Host is the name of the host it runs, or ran last, on; empty if it never ran.
 	Host string
+	// HostID is that host's ID, -1 if it never ran.
+	HostID int
 	// ClusterID is that host's cluster, -1 if it never ran.
 	ClusterID int
 	CPU       float64 // physical CPU share, in cores

@@ -129,15 +129,15 @@ func TestZoneName(t *testing.T) {
 	}
 }
 
-func TestClusterName(t *testing.T) {
+func TestCluster(t *testing.T) {
 	f := newFrontEnd(t, func(request) string {
-		return okText("<CLUSTER_POOL><CLUSTER><ID>100</ID><NAME>rack-1</NAME></CLUSTER></CLUSTER_POOL>")
+		return okText("<CLUSTER_POOL><CLUSTER><ID>100</ID><NAME>rack-1</NAME><TEMPLATE><ROOM>B</ROOM></TEMPLATE></CLUSTER></CLUSTER_POOL>")
 	})
 	c := f.client(Options{})
-	if name, err := c.ClusterName(context.Background(), 100); err != nil || name != "rack-1" {
-		t.Errorf("%q, %v", name, err)
+	if p, err := c.Cluster(context.Background(), 100); err != nil || p.Name != "rack-1" || p.Attributes["ROOM"] != "B" {
+		t.Errorf("%+v, %v", p, err)
 	}
-	if _, err := c.ClusterName(context.Background(), 0); !errors.Is(err, ipam.ErrNotFound) {
+	if _, err := c.Cluster(context.Background(), 0); !errors.Is(err, ipam.ErrNotFound) {
 		t.Error(err)
 	}
 }

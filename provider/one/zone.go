@@ -11,22 +11,43 @@ import (
 	"github.com/onelb/onelb/ipam"
 )
 
-// ClusterName names an OpenNebula cluster. It is ipam.ErrNotFound if our user may
-// not see the cluster, which a plain user may not.
-func (c *Client) ClusterName(ctx context.Context, id int) (string, error) {
-	names, err := c.clusters.get(ctx)
-	if err != nil {
-		return "", fmt.Errorf("name of cluster %d: %w", id, err)
-	}
-	name, ok := names[id]
-	if !ok {
-		return "", fmt.Errorf("name of cluster %d: %w: our OpenNebula user sees no such cluster; USE on it is needed", id, ipam.ErrNotFound)
-	}
-	return name, nil
+// Place is where machines run: a host, or a cluster of hosts.
+type Place struct {
+	Name string
+	// Attributes are the single-valued attributes of its template.
+	Attributes map[string]string
 }
 
-func (c *Client) readClusters(ctx context.Context) (map[int]string, error) {
-	return c.names(ctx, "one.clusterpool.info", "CLUSTER_POOL", "CLUSTER")
+// Cluster reads an OpenNebula cluster. It is ipam.ErrNotFound if our user may not
+// see the cluster, which a plain user may not. It may be a minute old.
+func (c *Client) Cluster(ctx context.Context, id int) (Place, error) {
+	return c.place(ctx, c.clusters, "cluster", id)
+}
+
+// Host reads a host, with the limits of Cluster. A machine tells the name of its
+// host by itself.
+func (c *Client) Host(ctx context.Context, id int) (Place, error) {
+	return c.place(ctx, c.hosts, "host", id)
+}
+
+func (c *Client) place(ctx context.Context, from *cached[map[int]Place], kind string, id int) (Place, error) {
+	places, err := from.get(ctx)
+	if err != nil {
+		return Place{}, fmt.Errorf("read %s %d: %w", kind, id, err)
+	}
+	p, ok := places[id]
+	if !ok {
+		return Place{}, fmt.Errorf("read %s %d: %w: our OpenNebula user sees no such %s; USE on it is needed", kind, id, ipam.ErrNotFound, kind)
+	}
+	return p, nil
+}
+
+func (c *Client) readClusters(ctx context.Context) (map[int]Place, error) {
+	return c.places(ctx, "one.clusterpool.info", "CLUSTER_POOL", "CLUSTER")
+}
+
+func (c *Client) readHosts(ctx context.Context) (map[int]Place, error) {
+	return c.places(ctx, "one.hostpool.info", "HOST_POOL", "HOST")
 }
 
 // ZoneName names the OpenNebula zone that the endpoint belongs to.
@@ -39,7 +60,7 @@ func (c *Client) ZoneName(ctx context.Context) (string, error) {
 }
 
 func (c *Client) readZone(ctx context.Context) (string, error) {
-	zones, err := c.names(ctx, "one.zonepool.info", "ZONE_POOL", "ZONE")
+	zones, err := c.places(ctx, "one.zonepool.info", "ZONE_POOL", "ZONE")
 	if err != nil {
 		return "", err
 	}
@@ -48,7 +69,7 @@ func (c *Client) readZone(ctx context.Context) (string, error) {
 	case 0:
 		return "", fmt.Errorf("%w: OpenNebula lists no zone", ipam.ErrNotFound)
 	case 1:
-		return zones[ids[0]], nil
+		return zones[ids[0]].Name, nil
 	}
 	body, err := c.callText(ctx, "one.system.config")
 	if err != nil {
@@ -58,23 +79,23 @@ func (c *Client) readZone(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", c.malformed("one.system.config", err)
 	}
-	if name, ok := zones[id]; ok {
-		return name, nil
+	if zone, ok := zones[id]; ok {
+		return zone.Name, nil
 	}
 	return "", fmt.Errorf("%w: OpenNebula does not list its own zone %d", ipam.ErrNotFound, id)
 }
 
-// names reads a pool that has no filter: all that our user may see.
-func (c *Client) names(ctx context.Context, method, pool, element string) (map[int]string, error) {
+// places reads a pool that has no filter: all that our user may see.
+func (c *Client) places(ctx context.Context, method, pool, element string) (map[int]Place, error) {
 	body, err := c.callText(ctx, method)
 	if err != nil {
 		return nil, err
 	}
-	names, err := parseNames([]byte(body), pool, element)
+	places, err := parsePlaces([]byte(body), pool, element)
 	if err != nil {
 		return nil, c.malformed(method, err)
 	}
-	return names, nil
+	return places, nil
 }
 
 // versionText is what OpenNebula calls itself: 7.5.80, 6.10.0.1.

@@ -48,7 +48,8 @@ func TestHangEndsByDeadline(t *testing.T) {
 		"VM":                func() error { return second(c.VM(t.Context(), 0)) },
 		"VMs":               func() error { return second(c.VMs(t.Context())) },
 		"ZoneName":          func() error { return second(c.ZoneName(t.Context())) },
-		"ClusterName":       func() error { return second(c.ClusterName(t.Context(), 0)) },
+		"Cluster":           func() error { return second(c.Cluster(t.Context(), 0)) },
+		"Host":              func() error { return second(c.Host(t.Context(), 0)) },
 	} {
 		err := call()
 		if !errors.Is(err, ipam.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), w.endpoint) {

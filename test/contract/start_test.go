@@ -60,23 +60,26 @@ func TestNotAnOpenNebula(t *testing.T) {
 	}
 }
 
-func TestZoneAndClusterNames(t *testing.T) {
+func TestZoneClusterHost(t *testing.T) {
 	w := newWorld(t, onesim.Options{})
 	c := w.client("")
 	if zone, err := c.ZoneName(t.Context()); err != nil || zone == "" {
 		t.Errorf("%q, %v", zone, err)
 	}
-	if _, err := c.ClusterName(t.Context(), 4711); !errors.Is(err, ipam.ErrNotFound) {
+	if _, err := c.Cluster(t.Context(), 4711); !errors.Is(err, ipam.ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
 	w.needAdmin("the name of cluster 0 is visible to it")
-	if name, err := c.ClusterName(t.Context(), 0); err != nil || name == "" {
-		t.Errorf("%q, %v", name, err)
+	if p, err := c.Cluster(t.Context(), 0); err != nil || p.Name == "" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if _, err := c.Host(t.Context(), 4711); !errors.Is(err, ipam.ErrNotFound) {
+		t.Errorf("got %v", err)
 	}
 	if zone, err := w.client("plain").ZoneName(t.Context()); err != nil || zone == "" {
 		t.Errorf("a plain user: %q, %v", zone, err)
 	}
-	if _, err := w.client("plain").ClusterName(t.Context(), 0); !errors.Is(err, ipam.ErrNotFound) {
+	if _, err := w.client("plain").Cluster(t.Context(), 0); !errors.Is(err, ipam.ErrNotFound) {
 		t.Errorf("a plain user: %v", err)
 	}
 }

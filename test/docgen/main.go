@@ -40,6 +40,7 @@ var generators = map[string]func(root string) (string, error){
 	"metrics":     metrics,
 	"rbac":        rbac,
 	"crds":        crds,
+	"vmstates":    vmstates,
 }
 
 // run brings all pages up to date, or with check says which are not.
