@@ -35,22 +35,32 @@ func (c *Client) callID(ctx context.Context, method string, args ...any) (int, e
 	return resp.BodyInt(), nil
 }
 
-// call makes one call, and a second one if the credentials were refused and have
-// changed since: a refused call has done nothing.
+// call makes one call, and again if the credentials were refused and there are
+// others: a refused call has done nothing. Others are those that the source has by
+// then, and those that were accepted before.
 func (c *Client) call(ctx context.Context, method string, args ...any) (*goca.Response, error) {
+	const most = 3
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	session, err := c.session.current()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ipam.ErrUnauthenticated, err)
 	}
-	resp, err := c.once(ctx, session, method, args)
-	if errors.Is(err, ipam.ErrUnauthenticated) {
-		if now, _ := c.session.current(); now != session {
-			return c.once(ctx, now, method, args)
+	for try := 1; ; try++ {
+		resp, err := c.once(ctx, session, method, args)
+		if err == nil {
+			c.session.accepted(session)
+			c.access.accepted()
+			return resp, nil
+		}
+		if !errors.Is(err, ipam.ErrUnauthenticated) {
+			return nil, err
+		}
+		if session = c.session.refused(session); session == "" || try == most {
+			c.access.refused(err)
+			return nil, err
 		}
 	}
-	return resp, err
 }
 
 func (c *Client) once(ctx context.Context, session, method string, args []any) (*goca.Response, error) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/onelb/onelb/ipam"
@@ -32,7 +31,7 @@ type Options struct {
 	// Credentials gives user and password; see CredentialFile, CredentialEnv.
 	Credentials CredentialSource
 	// CAFile is a PEM file with the certificate authorities of an https
-	// endpoint. Empty: those of the system.
+	// endpoint. It is read again when it changes. Empty: those of the system.
 	CAFile string
 	// RequestTimeout bounds one call, including the wait for one of the
 	// connections. Zero: DefaultRequestTimeout.
@@ -48,11 +47,13 @@ type Options struct {
 
 // Client talks to one OpenNebula front-end.
 type Client struct {
-	endpoint string // without user and password
-	http     *http.Client
-	session  *session
-	timeout  time.Duration
-	slots    chan struct{} // one token for each call on the wire
+	endpoint  string // without user and password
+	http      *http.Client
+	session   *session
+	access    access
+	authority *transport
+	timeout   time.Duration
+	slots     chan struct{} // one token for each call on the wire
 
 	vms      *cached[[]VM]
 	clusters *cached[map[int]Place]
@@ -86,7 +87,7 @@ func New(o Options) (*Client, error) {
 	}
 	registerMetrics()
 	c := &Client{
-		endpoint: endpoint, http: newHTTPClient(transport), session: s,
+		endpoint: endpoint, http: newHTTPClient(transport), session: s, authority: transport,
 		timeout: o.RequestTimeout, slots: make(chan struct{}, o.MaxInFlight),
 	}
 	c.vms = newCached(o.CacheTTL, o.RequestTimeout, c.readVMs)
@@ -124,13 +125,4 @@ func parseEndpoint(endpoint string) (string, error) {
 		return "", fmt.Errorf("OpenNebula endpoint %q must look like http://HOST:2633/RPC2", endpoint)
 	}
 	return u.String(), nil
-}
-
-// readCAFile is apart so that its errors name the file.
-func readCAFile(path string) ([]byte, error) {
-	pem, err := os.ReadFile(path) //nolint:gosec // the operator names the file
-	if err != nil {
-		return nil, fmt.Errorf("certificate authorities of the OpenNebula endpoint: %w", err)
-	}
-	return pem, nil
 }

@@ -44,17 +44,20 @@ func (e credentialEnv) Read() (string, error) {
 	return v, nil
 }
 
-// session is the last well-formed text of a source.
+// session chooses the credentials of each call.
 type session struct {
 	source CredentialSource
 
-	mu   sync.Mutex // guards last
-	last string
+	mu       sync.Mutex // guards what follows
+	last     string     // the last well-formed text of the source
+	good     string     // what OpenNebula accepted last
+	rejected string     // what it refused while good was still accepted
 }
 
 // current returns the credentials to use. While the source is unreadable or
 // half-written, the last good ones are still used: a Secret that is being
-// replaced must not stop the provider. If they are wrong OpenNebula says so.
+// replaced must not stop the provider. The same holds for a text that OpenNebula
+// has refused, as long as it accepts the one before.
 func (s *session) current() (string, error) {
 	text, err := s.read()
 	s.mu.Lock()
@@ -62,10 +65,59 @@ func (s *session) current() (string, error) {
 	if err == nil {
 		s.last = text
 	}
-	if s.last == "" {
+	switch {
+	case s.last == "":
 		return "", err
+	case s.last == s.rejected && s.good != "":
+		return s.good, nil
 	}
 	return s.last, nil
+}
+
+// accepted notes that OpenNebula took these credentials.
+func (s *session) accepted(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.good = text
+	if text == s.last {
+		s.rejected = ""
+	}
+}
+
+// refused notes that OpenNebula did not take these credentials, and returns
+// others that are worth a try: those that the source has got meanwhile, or else
+// those that were accepted before. Empty: there are none.
+func (s *session) refused(text string) string {
+	now, err := s.read()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.last = now
+	}
+	switch {
+	case text == s.good: // they worked before, and no longer do
+		s.good, s.rejected = "", ""
+	case text == s.last && s.good != "":
+		s.rejected = text
+		return s.good
+	}
+	if s.last != text {
+		return s.last
+	}
+	return ""
+}
+
+// problem says why what the source has now is not what is used; nil if it is.
+func (s *session) problem() error {
+	if _, err := s.read(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rejected != "" && s.rejected == s.last {
+		return fmt.Errorf("OpenNebula refuses the credentials from %s", s.source)
+	}
+	return nil
 }
 
 func (s *session) read() (string, error) {

@@ -4,8 +4,10 @@
 // clusters and the zone for the node controllers.
 //
 // Guarantees: every call ends by Options.RequestTimeout or with its context,
-// whichever comes first, and is sent at most once, but for one retry when
-// OpenNebula refused the credentials and the source has others by then. At most
+// whichever comes first, and is sent at most once, but for up to two
+// retries when OpenNebula refused the credentials and there are others: those that
+// the source has by then, or those that it accepted before. A CA file or credentials
+// that cannot be used leave those before them in use; Access tells. At most
 // Options.MaxInFlight calls are on the wire at once, since oned stalls for all
 // its users at 15 connections. Methods are safe for concurrent use. Values are
 // returned by copy or must be treated as read-only where a method says so.

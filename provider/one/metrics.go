@@ -19,6 +19,21 @@ var (
 		Buckets:        []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"method"})
+	authenticated = metrics.NewGauge(&metrics.GaugeOpts{
+		Name:           "onelb_opennebula_authenticated",
+		Help:           "1 if OpenNebula accepted our credentials at the last call, 0 if it refused them. No Node is deleted and no address given up meanwhile.",
+		StabilityLevel: metrics.ALPHA,
+	})
+	unusedFiles = metrics.NewGaugeVec(&metrics.GaugeOpts{
+		Name:           "onelb_opennebula_unusable_files",
+		Help:           "1 if the file on disk (credentials, ca) cannot be used and what it held before still is, 0 if not.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"file"})
+	tokenExpiry = metrics.NewGauge(&metrics.GaugeOpts{
+		Name:           "onelb_opennebula_token_expiry_timestamp_seconds",
+		Help:           "When the login token in use expires, in seconds since 1970; 0 if it never does, or if the credentials are a password.",
+		StabilityLevel: metrics.ALPHA,
+	})
 	requestsInFlight = metrics.NewGauge(&metrics.GaugeOpts{
 		Name:           "onelb_opennebula_inflight",
 		Help:           "Calls to OpenNebula that are waiting for their answer.",
@@ -27,5 +42,5 @@ var (
 )
 
 var registerMetrics = sync.OnceFunc(func() {
-	legacyregistry.MustRegister(requestsTotal, requestDuration, requestsInFlight)
+	legacyregistry.MustRegister(requestsTotal, requestDuration, requestsInFlight, authenticated, unusedFiles, tokenExpiry)
 })

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 )
 
@@ -31,32 +34,88 @@ var (
 )
 
 // transport reads each answer whole and bounded, so that no body is left open
-// (goca does not close those of other statuses) and none can exhaust memory.
+// (goca does not close those of other statuses) and none can exhaust memory. It
+// follows its CA file.
 type transport struct {
-	base  http.RoundTripper
-	limit int64
+	limit  int64
+	caFile string
+
+	mu   sync.Mutex // guards what follows
+	base http.RoundTripper
+	pem  []byte // what base verifies with
 }
 
 func newTransport(caFile string, limit int64) (*transport, error) {
-	base := &http.Transport{
+	t := &transport{limit: limit, caFile: caFile}
+	if caFile == "" {
+		t.base = newBase(nil)
+		return t, nil
+	}
+	return t, t.reload()
+}
+
+func newBase(roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		// oned closes after each answer, and an idle connection would hold one
 		// of its 15.
 		DisableKeepAlives:   true,
 		TLSHandshakeTimeout: 10 * time.Second,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 	}
-	if caFile != "" {
-		pem, err := readCAFile(caFile)
-		if err != nil {
-			return nil, err
-		}
-		base.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !base.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("certificate authorities of the OpenNebula endpoint: no PEM certificate in %s", caFile)
-		}
+}
+
+// reload takes the CA file if it has changed. With an error what was there before
+// is kept. Without keep-alives each call has a connection of its own, so that the
+// next one is verified anew.
+func (t *transport) reload() error {
+	if t.caFile == "" {
+		return nil
 	}
-	return &transport{base: base, limit: limit}, nil
+	pem, err := os.ReadFile(t.caFile)
+	if err != nil {
+		return fmt.Errorf("certificate authorities of the OpenNebula endpoint: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.base != nil && bytes.Equal(pem, t.pem) {
+		return nil
+	}
+	roots, err := parseRoots(pem)
+	if err != nil {
+		return fmt.Errorf("certificate authorities of the OpenNebula endpoint: %s: %w", t.caFile, err)
+	}
+	t.base, t.pem = newBase(roots), pem
+	return nil
+}
+
+// parseRoots refuses a file that ends in the middle of a certificate: it is being
+// written.
+func parseRoots(file []byte) (*x509.CertPool, error) {
+	rest := file
+	for {
+		block, after := pem.Decode(rest)
+		if block == nil {
+			break
+		}
+		rest = after
+	}
+	if bytes.Contains(rest, []byte("-----BEGIN")) {
+		return nil, errors.New("it ends in the middle of a certificate")
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(file) {
+		return nil, errors.New("no PEM certificate in it")
+	}
+	return roots, nil
+}
+
+func (t *transport) current() http.RoundTripper {
+	// An error is reported by Client.Access; a call goes on with what there is.
+	_ = t.reload()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.base
 }
 
 // newHTTPClient follows no redirect: the call carries the password.
@@ -69,7 +128,7 @@ func newHTTPClient(t http.RoundTripper) *http.Client {
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := t.base.RoundTrip(r)
+	resp, err := t.current().RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/provider/one"
@@ -110,3 +111,26 @@ func TestUnknownObjects(t *testing.T) {
 
 // second is the error of a pair.
 func second[T any](_ T, err error) error { return err }
+
+// TestLoginToken: a user may read when the token that he uses expires.
+func TestLoginToken(t *testing.T) {
+	w := newWorld(t, onesim.Options{})
+	w.needAdmin("it makes a user")
+	c := w.client("token")
+	if token, err := c.Token(t.Context()); err != nil || !token.Expires.IsZero() {
+		t.Errorf("a password: %+v, %v", token, err)
+	}
+	name, _, _ := strings.Cut(w.users["token"].session, ":")
+	_, secret, err := raw{w.endpoint, w.users["token"].session}.call("one.user.login", name, "", 3600, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err = one.New(one.Options{Endpoint: w.endpoint, Credentials: session(name + ":" + secret)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := c.Token(t.Context())
+	if left := time.Until(token.Expires); err != nil || left < 50*time.Minute || left > 70*time.Minute {
+		t.Errorf("a token for an hour: %v left, %v", left, err)
+	}
+}
