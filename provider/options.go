@@ -47,5 +47,9 @@ func SetDefaults(o *options.CloudControllerManagerOptions) {
 	// second would make a burst of 1,000 last minutes.
 	o.Generic.ClientConnection.QPS = 500
 	o.Generic.ClientConnection.Burst = 1000
+	// What a Node costs is writes to the API server: OpenNebula is asked for all
+	// machines at once. One at a time, a cluster that starts would wait for its last.
+	o.NodeController.ConcurrentNodeSyncs = 8
+	o.NodeLifecycleController.ConcurrentNodeLifecycleSyncs = 4
 	o.Generic.LeaderElection.ResourceNamespace = Namespace
 }

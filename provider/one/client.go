@@ -18,8 +18,10 @@ const (
 	DefaultMaxInFlight = 4
 	// DefaultMaxResponse holds the pool of some 8,000 VMs.
 	DefaultMaxResponse = 64 << 20
-	// DefaultCacheTTL is how old a list of VMs may be.
-	DefaultCacheTTL = 2 * time.Second
+	// DefaultCacheTTL is how old a list of VMs may be: less than the 5 s after which
+	// the node controllers ask again, and longer than it takes them to initialise a
+	// hundred Nodes.
+	DefaultCacheTTL = 4 * time.Second
 )
 
 // Options configures a Client.

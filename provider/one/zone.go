@@ -19,7 +19,7 @@ type Place struct {
 }
 
 // Cluster reads an OpenNebula cluster. It is ipam.ErrNotFound if our user may not
-// see the cluster, which a plain user may not. It may be a minute old.
+// see the cluster, which a plain user may not. It may be some minutes old.
 func (c *Client) Cluster(ctx context.Context, id int) (Place, error) {
 	return c.place(ctx, c.clusters, "cluster", id)
 }

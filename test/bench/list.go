@@ -12,6 +12,7 @@ func measurements() []measurement {
 		{[]column{{"service_first_answer_router", "ms"}}, 5 * time.Minute, measureFirstAnswerRouter},
 		{[]column{{"service_first_answer_router_cold", "ms"}}, 5 * time.Minute, measureFirstAnswerRouterCold},
 		{[]column{{"ipam_oned_calls_critical_path", "calls per Service"}}, 5 * time.Minute, measureCriticalPath},
+		{[]column{{"nodes_3_pool_reads", "reads per 5 min"}, {"nodes_100_pool_reads", "reads per 5 min"}}, 8 * time.Minute, measureNodes},
 		{[]column{
 			{"failover_poweroff", "ms"}, {"who_has_gap_poweroff", "ms"}, {"dual_answer_poweroff", "ms"},
 			{"failover_return", "ms"}, {"dual_answer_return", "ms"},
