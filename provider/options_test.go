@@ -33,7 +33,7 @@ func TestClientLimits(t *testing.T) {
 		if err := fs.Parse(append(c.args, "--cloud-config=x", "--master=https://127.0.0.1:1", "--authentication-skip-lookup", "--secure-port=0")); err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := o.Config(nil, nil, names.CCMControllerAliases(), nil)
+		cfg, err := o.Config(nil, nil, names.CCMControllerAliases(), nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

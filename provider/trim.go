@@ -19,7 +19,7 @@ const applied = corev1.LastAppliedConfigAnnotation
 // trimShared makes the informers keep only what somebody reads, since each
 // object stays in memory. The library's controllers read the same objects and
 // send patches that are differences between two copies: what both lack is not
-// in a patch.
+// in a patch. The one exception is in trimNode.
 func trimShared(f informers.SharedInformerFactory) error {
 	return errors.Join(
 		trimWith("Services", f.Core().V1().Services().Informer(), trimService),
@@ -53,7 +53,8 @@ func trimService(obj any) (any, error) {
 func trimNode(obj any) (any, error) {
 	if n, ok := obj.(*corev1.Node); ok {
 		n.ManagedFields = nil
-		delete(n.Annotations, applied)
+		// All annotations stay: the library initialises a Node with an Update of the
+		// whole object, which would remove what is not here. That leaves the status alone.
 		n.Status.Images, n.Status.VolumesInUse, n.Status.VolumesAttached = nil, nil, nil
 	}
 	return obj, nil
