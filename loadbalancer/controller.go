@@ -169,10 +169,6 @@ func (c *Controller) Run(ctx context.Context) error {
 		return ctx.Err()
 	}
 	c.pools.load() // before anybody may ask for an address
-	waitEarly, err := c.watchEarly(ctx)
-	if err != nil {
-		return err
-	}
 	var wg sync.WaitGroup
 	wg.Go(func() { c.pools.Run(ctx) })
 	for _, r := range c.routers {
@@ -180,7 +176,6 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { c.sweepLoop(ctx) })
 	wg.Go(func() { c.publishedLoop(ctx) })
-	wg.Go(waitEarly)
 	close(c.ready)
 	c.kickRouters()
 	<-ctx.Done()
