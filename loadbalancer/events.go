@@ -112,6 +112,11 @@ func (e *events) Failed(svc *corev1.Service, err error) {
 	e.once(svc, svc.UID, corev1.EventTypeWarning, reason, err.Error())
 }
 
+// Lacking says why a Service that prefers two families has to do with one.
+func (e *events) Lacking(svc *corev1.Service, err error) {
+	e.once(svc, svc.UID, corev1.EventTypeWarning, ReasonAllocationFailed, err.Error())
+}
+
 // Recovered forgets a Service's failure: the next one is a transition.
 func (e *events) Recovered(svc *corev1.Service) {
 	e.mu.Lock()

@@ -20,6 +20,9 @@ const (
 	publishedEvery = 2 * time.Second
 	// publishedAgain is for how long a Service is left alone that cannot be put in order.
 	publishedAgain = time.Minute
+	// lackingAgain is for how long a Service is left alone that prefers two
+	// families and could get one only.
+	lackingAgain = 15 * time.Second
 )
 
 // suspicion is a Service whose status is not what it has.
@@ -34,6 +37,9 @@ type suspicion struct {
 // the same moment, and the last one stays: an address that the Service has no
 // more, and that somebody else gets after its quarantine. So this has to be
 // faster than the default quarantine.
+//
+// Nor does anybody look again at a Service that prefers two families and got one,
+// when a pool has addresses of the other: that is done here too.
 func (c *Controller) publishedLoop(ctx context.Context) {
 	seen := map[types.UID]suspicion{}
 	tick := time.NewTicker(min(publishedEvery, c.o.RetryAfter))
@@ -53,20 +59,44 @@ func (c *Controller) publishedLoop(ctx context.Context) {
 func (c *Controller) checkPublished(ctx context.Context, before map[types.UID]suspicion) map[types.UID]suspicion {
 	now := time.Now()
 	seen := map[types.UID]suspicion{}
+	pools := c.pools.Views()
 	for _, obj := range c.o.Services.GetStore().List() {
 		svc, ok := obj.(*corev1.Service)
-		if !ok || ctx.Err() != nil || !c.wantsAddress(svc) || !hasFinalizer(svc) || c.showsWhatItHas(svc) {
+		if !ok || ctx.Err() != nil || !c.wantsAddress(svc) || !hasFinalizer(svc) {
+			continue
+		}
+		right := c.showsWhatItHas(svc)
+		if right && !c.mayHaveMore(svc, pools) {
 			continue
 		}
 		s := before[svc.UID]
 		again := s.version == svc.ResourceVersion
 		s.version = svc.ResourceVersion
-		if again && !now.Before(s.next) && !c.publish(ctx, svc) {
-			s.next = now.Add(publishedAgain)
+		if again && !now.Before(s.next) {
+			if ok := c.publish(ctx, svc); right {
+				s.next = now.Add(lackingAgain)
+			} else if !ok {
+				s.next = now.Add(publishedAgain)
+			}
 		}
 		seen[svc.UID] = s
 	}
 	return seen
+}
+
+// mayHaveMore: the Service prefers two families, has one, and there are pools that
+// may give it the other.
+func (c *Controller) mayHaveMore(svc *corev1.Service, pools []*poolView) bool {
+	if !mayLackFamily(svc) || len(svc.Spec.IPFamilies) < 2 {
+		return false
+	}
+	have := c.o.Store.OwnedBy(svc.UID)
+	families := currentPools(have)
+	if len(families) != 1 {
+		return false
+	}
+	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), pools, families)
+	return err == nil && len(wants) > len(families)
 }
 
 // showsWhatItHas compares a Service's status with its records.
@@ -107,9 +137,9 @@ func (c *Controller) publish(ctx context.Context, svc *corev1.Service) bool {
 	updated := fresh.DeepCopy()
 	updated.Status.LoadBalancer = *st
 	if _, err := servicehelper.PatchService(c.o.Kube.CoreV1(), fresh, updated); err != nil {
-		log.Error(err, "Cannot correct the status of a Service that shows addresses it does not have; trying again", "service", klog.KObj(svc))
+		log.Error(err, "Cannot correct the status of a Service that shows other addresses than it has; trying again", "service", klog.KObj(svc))
 		return true
 	}
-	log.Info("Corrected the status of a Service that showed addresses it does not have", "service", klog.KObj(svc))
+	log.Info("Corrected the status of a Service that showed other addresses than it has", "service", klog.KObj(svc))
 	return true
 }

@@ -50,6 +50,7 @@ func main() {
 // initCloud makes the provider once the flags have been read.
 func initCloud(own *provider.Options) app.InitCloudFunc {
 	return func(c *config.CompletedConfig) cloudprovider.Interface {
+		provider.Reconnect(c)
 		cfg := c.ComponentConfig.KubeCloudShared.CloudProvider
 		cloud, err := cloudprovider.InitCloudProvider(cfg.Name, cfg.CloudConfigFile)
 		ours, ok := cloud.(*provider.Cloud)
