@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/onelb/onelb/api/v1alpha1"
@@ -78,15 +79,19 @@ func (w *World) Apply(text string) {
 // network and exposure. It is removed with the test.
 func (w *World) Pool(name, spec string) {
 	w.T.Helper()
-	w.T.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), Patience)
-		defer cancel()
-		out, err := w.Kubectl(ctx, "delete", "addresspool", name, "--ignore-not-found", "--timeout=60s")
-		if err != nil {
-			w.T.Errorf("delete pool %s: %v: %s", name, err, out)
-		}
-	})
+	if _, err := w.OneLB.AddressPools().Get(w.Context(), name, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+		w.T.Cleanup(func() { w.removePool(name) })
+	}
 	w.Apply(fmt.Sprintf("apiVersion: onelb.io/v1alpha1\nkind: AddressPool\nmetadata: {name: %s}\nspec: {autoAssign: false, %s}\n", name, spec))
+}
+
+func (w *World) removePool(name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	out, err := w.Kubectl(ctx, "delete", "addresspool", name, "--ignore-not-found", "--timeout=60s")
+	if err != nil {
+		w.T.Errorf("delete pool %s: %v: %s", name, err, out)
+	}
 }
 
 // Patch changes a pool's spec by a merge patch.
