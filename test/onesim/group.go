@@ -186,12 +186,8 @@ func vdcDelGroup(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := slices.Index(v.groups, g.id)
-	if i < 0 {
+	if !c.leaveVDC(v, g.id) {
 		return nil, fail(CodeInternal, "Group is not assigned to this VDC")
 	}
-	v.groups = slices.Delete(v.groups, i, i+1)
-	gone := defaultVDCRules(g.id)
-	c.rules = slices.DeleteFunc(c.rules, func(r rule) bool { return slices.ContainsFunc(gone, r.same) })
 	return v.id, nil
 }
