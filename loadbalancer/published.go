@@ -20,9 +20,9 @@ const (
 	publishedEvery = 2 * time.Second
 	// publishedAgain is for how long a Service is left alone that cannot be put in order.
 	publishedAgain = time.Minute
-	// lackingAgain is for how long a Service is left alone that prefers two
-	// families and could get one only.
-	lackingAgain = 15 * time.Second
+	// lackingAgain is for how many times RetryAfter a Service is left alone that
+	// prefers two families and could get one only.
+	lackingAgain = 3
 )
 
 // suspicion is a Service whose status is not what it has.
@@ -74,7 +74,7 @@ func (c *Controller) checkPublished(ctx context.Context, before map[types.UID]su
 		s.version = svc.ResourceVersion
 		if again && !now.Before(s.next) {
 			if ok := c.publish(ctx, svc); right {
-				s.next = now.Add(lackingAgain)
+				s.next = now.Add(lackingAgain * c.o.RetryAfter)
 			} else if !ok {
 				s.next = now.Add(publishedAgain)
 			}

@@ -2,7 +2,9 @@ package loadbalancer
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,4 +53,52 @@ func TestAddressOfTheOtherLeaderIsReleased(t *testing.T) {
 		records, shown := h.store.OwnedBy(svc.UID), h.addressesOf("web")
 		return len(records) == 1 && len(shown) == 1 && records[0].Address.String() == shown[0]
 	})
+}
+
+// TestFamilyThatComesLater: a Service that prefers two families has to do with
+// one, and gets the other when a pool has it, and when it has a free address.
+func TestFamilyThatComesLater(t *testing.T) {
+	h := newHarness(t, nil, l2Pool("private"))
+	h.runLibrary()
+	svc := namedService("web")
+	dual(corev1.IPFamilyPolicyPreferDualStack)(svc)
+	h.create(svc)
+	h.eventually("one address", func() bool { return len(h.addressesOf("web")) == 1 })
+	four := h.addressesOf("web")[0]
+
+	h.ipam.setIPv6(netip.MustParseAddr("fd00:20::100"), true)
+	h.event("AllocationFailed", "no free address")
+	if shown := h.addressesOf("web"); len(shown) != 1 || shown[0] != four {
+		t.Errorf("it shows %v", shown)
+	}
+	h.ipam.setIPv6(netip.MustParseAddr("fd00:20::100"), false)
+	h.eventually("both addresses", func() bool { return len(h.addressesOf("web")) == 2 })
+	if shown := h.addressesOf("web"); shown[0] != "fd00:20::100" || shown[1] != four {
+		t.Errorf("it shows %v", shown)
+	}
+
+	h.ipam.setIPv6(netip.Addr{}, false)
+	before := h.calls.count("ensure web")
+	h.update("web", func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })
+	h.eventually("a look at the edit", func() bool { return h.calls.count("ensure web") > before })
+	time.Sleep(100 * time.Millisecond)
+	if shown := h.addressesOf("web"); len(shown) != 2 {
+		t.Errorf("the family has left the pool, and the Service shows %v", shown)
+	}
+}
+
+// event waits for an event of a reason with a word.
+func (h *harness) event(reason, word string) {
+	h.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case e := <-h.events.Events:
+			if strings.Contains(e, reason) && strings.Contains(e, word) {
+				return
+			}
+		case <-deadline:
+			h.t.Fatalf("no event %s with %q", reason, word)
+		}
+	}
 }
