@@ -7,12 +7,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 	"k8s.io/klog/v2"
 
+	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/annotation"
+	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
 const (
@@ -21,7 +25,7 @@ const (
 	// publishedAgain is for how long a Service is left alone that cannot be put in order.
 	publishedAgain = time.Minute
 	// lackingAgain is for how many times RetryAfter a Service is left alone that
-	// prefers two families and could get one only.
+	// was looked at for anything else than its status.
 	lackingAgain = 3
 )
 
@@ -39,7 +43,8 @@ type suspicion struct {
 // faster than the default quarantine.
 //
 // Nor does anybody look again at a Service that prefers two families and got one,
-// when a pool has addresses of the other: that is done here too.
+// when a pool has addresses of the other, nor when its VirtualIP was edited, or
+// the pool's interfaces or way of forwarding: that is done here too.
 func (c *Controller) publishedLoop(ctx context.Context) {
 	seen := map[types.UID]suspicion{}
 	tick := time.NewTicker(min(publishedEvery, c.o.RetryAfter))
@@ -66,7 +71,7 @@ func (c *Controller) checkPublished(ctx context.Context, before map[types.UID]su
 			continue
 		}
 		right := c.showsWhatItHas(svc)
-		if right && !c.mayHaveMore(svc, pools) {
+		if right && c.hasWhatItAsks(svc, pools) && !c.mayHaveMore(svc, pools) {
 			continue
 		}
 		s := before[svc.UID]
@@ -82,6 +87,28 @@ func (c *Controller) checkPublished(ctx context.Context, before map[types.UID]su
 		seen[svc.UID] = s
 	}
 	return seen
+}
+
+// hasWhatItAsks compares a Service's records with what it would get from the same
+// pools now.
+func (c *Controller) hasWhatItAsks(svc *corev1.Service, pools []*poolView) bool {
+	for _, r := range c.o.Store.OwnedBy(svc.UID) {
+		i := slices.IndexFunc(pools, func(p *poolView) bool { return p.Name == r.Pool })
+		d, ok := r.Detail.(virtualip.Detail)
+		if i < 0 || !ok {
+			continue
+		}
+		var w want
+		if d.Role != v1alpha1.RoleInner {
+			w.Share = svc.Annotations[annotation.Share.Name]
+		}
+		asked := detailFor(svc, w, pools[i], d.Role == v1alpha1.RoleInner)
+		asked.Ports = nil // who has which is settled when Services meet
+		if !equality.Semantic.DeepEqual(d, asked) {
+			return false
+		}
+	}
+	return true
 }
 
 // mayHaveMore: the Service prefers two families, has one, and there are pools that

@@ -8,7 +8,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
@@ -85,6 +87,36 @@ func TestFamilyThatComesLater(t *testing.T) {
 	if shown := h.addressesOf("web"); len(shown) != 2 {
 		t.Errorf("the family has left the pool, and the Service shows %v", shown)
 	}
+}
+
+// TestEditedVirtualIPIsRepaired: somebody edits what the VirtualIP says, and a
+// pool's interfaces change.
+func TestEditedVirtualIPIsRepaired(t *testing.T) {
+	h := newHarness(t, nil, l2Pool("private"))
+	h.runLibrary()
+	h.create(namedService("web"))
+	h.eventually("an address", func() bool { return len(h.addressesOf("web")) == 1 })
+	spec := func() v1alpha1.VirtualIPSpec {
+		v, err := h.onelb.VirtualIPs().Get(t.Context(), h.addressesOf("web")[0], metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Spec
+	}
+	_, err := h.onelb.VirtualIPs().Patch(t.Context(), h.addressesOf("web")[0], types.MergePatchType,
+		[]byte(`{"spec":{"trafficPolicy":"Local","interfaces":["eth7"]}}`), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the edit is undone", func() bool {
+		return spec().TrafficPolicy == v1alpha1.TrafficPolicyCluster && len(spec().Interfaces) == 0
+	})
+	_, err = h.onelb.AddressPools().Patch(t.Context(), "private", types.MergePatchType,
+		[]byte(`{"spec":{"l2":{"interfaces":["eth1"]}}}`), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the pool's interfaces", func() bool { return len(spec().Interfaces) == 1 && spec().Interfaces[0] == "eth1" })
 }
 
 // event waits for an event of a reason with a word.
