@@ -137,6 +137,13 @@ func TestFormerLeaderRouter(t *testing.T) {
 	if got := probe.Stop(); got.Failed > 0 {
 		t.Errorf("the successor's Service was disturbed: %v", got)
 	}
+	_, metrics, err := r.Router(1).Get(r.Context(), "http://"+lab.RouterAgentMetrics+"/metrics")
+	r.Must(err)
+	for line := range strings.Lines(string(metrics)) {
+		if strings.HasPrefix(line, "onelb_router_refusals_total") {
+			t.Log(strings.TrimSpace(line)) // StaleToken, if it had the time to try
+		}
+	}
 	table, err := r.Table(r.Context())
 	r.Must(err)
 	if !strings.Contains(table, fresh[0].String()) {
