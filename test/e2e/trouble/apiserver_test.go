@@ -20,7 +20,7 @@ func TestAPIServerComesBack(t *testing.T) {
 	addrs := w.Served(kit.Web, "outlasts")
 	k := w.knock(addrs...)
 	w.Must(w.StopAPIServer())
-	time.Sleep(50 * time.Second)
+	time.Sleep(40 * time.Second)
 	w.Must(w.StartAPIServer(t.Context()))
 	begin := time.Now()
 	w.Create(kit.Web, "afterwards", kit.InPool("lan"), kit.V4)
