@@ -5,7 +5,6 @@ package main
 
 import (
 	"os"
-	"runtime/debug"
 
 	"k8s.io/apimachinery/pkg/util/wait"
 	cloudprovider "k8s.io/cloud-provider"
@@ -23,15 +22,8 @@ import (
 	"github.com/onelb/onelb/provider"
 )
 
-// gcPercent trades a little time for memory: most of what the program has are
-// copies of the cluster's objects, which stay, and by default as much again is
-// kept for garbage. GOGC in the environment overrides it.
-const gcPercent = 50
-
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	provider.LimitGarbage()
 	o, err := options.NewCloudControllerManagerOptions()
 	if err != nil {
 		klog.ErrorS(err, "Cannot make the options")
