@@ -123,9 +123,7 @@ func (c *Controller) addresses(ctx context.Context, svc *corev1.Service, wants [
 	if len(out) == 0 {
 		return nil, errors.Join(missing...)
 	}
-	for _, err := range missing {
-		c.events.Lacking(svc, err)
-	}
+	c.events.Lacking(svc, errors.Join(missing...))
 	return out, nil
 }
 

@@ -105,6 +105,7 @@ func TestFamilyIsFull(t *testing.T) {
 	had := w.AddressesOf("full-prefer", v4)
 	w.Answers(web, "full-prefer", had...)
 	w.Said("Service", "full-prefer", "AllocationFailed", "IPv6")
+	w.SaidOnce("Service", "full-prefer", "AllocationFailed")
 	w.Remove("full-six")
 	both := w.AddressesOf("full-prefer", v4, v6)
 	w.Answers(web, "full-prefer", both...)
