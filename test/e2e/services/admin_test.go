@@ -62,7 +62,9 @@ func TestAdminsHands(t *testing.T) {
 		}
 		return nil
 	})
-	w.Said("AddressPool", "hands", "AddressRecovered", a.String())
+	again, err := reservation()
+	w.Must(err)
+	w.Said("AddressPool", "hands", "ReservationCreated", fmt.Sprintf("(%d)", again))
 	w.Shows("hands", a)
 	w.Answers(web, "hands", a)
 
