@@ -13,7 +13,8 @@ import (
 )
 
 // Pools share the lab's two networks; .180 to .199 of each, and ::150 to ::163,
-// are for single tests. Quarantine is short, so that its end is seen.
+// are for single tests, each its own: what a pool has given back is not given for
+// a minute. Quarantine is short, so that its end is seen.
 const Pools = `
 apiVersion: onelb.io/v1alpha1
 kind: AddressPool

@@ -25,7 +25,7 @@ func (p password) String() string        { return "the test's credentials" }
 // empties a VirtualIP. All of it is repaired, and the Service goes on answering.
 func TestAdminsHands(t *testing.T) {
 	w := newWorld(t)
-	w.Pool("hands", `network: {name: private}, exposure: L2, quarantine: 1s, ranges: [{start: 10.20.0.180, end: 10.20.0.187}], chunkSize: 4`)
+	w.Pool("hands", `network: {name: public}, exposure: Router, router: {name: edge}, quarantine: 1s, ranges: [{start: 203.0.113.180, end: 203.0.113.187}], chunkSize: 4`)
 	w.PoolIs("hands", metav1.ConditionTrue, "Reserved")
 	w.Create(web, "hands", kit.V4, kit.InPool("hands"))
 	a := w.Served(web, "hands")[0]
