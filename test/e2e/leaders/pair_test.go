@@ -43,6 +43,10 @@ func newReplicas(t *testing.T) *replicas {
 			t.Error(err)
 		}
 	})
+	// What an earlier pair has left is no leader.
+	if l, err := w.Client().CoordinationV1().Leases(lab.SystemNamespace).Get(w.Context(), leaderLease, metav1.GetOptions{}); err == nil {
+		r.identity = ptr.Deref(l.Spec.HolderIdentity, "")
+	}
 	w.Must(r.leads.Start())
 	r.elected()
 	w.Must(r.waits.Start())
