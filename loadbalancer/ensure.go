@@ -105,29 +105,51 @@ func currentPools(records []ipam.Record) map[ipam.Family]string {
 }
 
 // addresses keeps or allocates what the Service has to have: the published
-// addresses, and behind each router with forward VIP an inner one.
+// addresses, and behind each router with forward VIP an inner one. A Service that
+// prefers two families is content with one while the other has no free address.
 func (c *Controller) addresses(ctx context.Context, svc *corev1.Service, wants []want, have []ipam.Record) ([]ipam.Record, error) {
 	var out []ipam.Record
+	var missing []error
 	for _, w := range wants {
-		r, p, err := c.keepOrAllocate(ctx, svc, w, have, false)
-		if err != nil {
+		records, err := c.addressesOf(ctx, svc, w, have)
+		if err != nil && (!mayLackFamily(svc) || len(records) > 0 || hasFamily(have, w.Family) || errors.Is(err, errRefused)) {
 			return nil, err
 		}
-		out = append(out, r)
-		if p.Exposure != v1alpha1.ExposureRouter || p.Router.Forward != v1alpha1.ForwardVIP {
-			continue
-		}
-		inner, err := c.innerPool(p)
 		if err != nil {
-			return nil, err
+			missing = append(missing, err)
 		}
-		r, _, err = c.keepOrAllocate(ctx, svc, want{Family: w.Family, Retain: w.Retain, Pools: []*poolView{inner}}, have, true)
-		if err != nil {
-			return nil, fmt.Errorf("inner address for %s: %w", out[len(out)-1].Address, err)
-		}
-		out = append(out, r)
+		out = append(out, records...)
 	}
+	if len(out) == 0 {
+		return nil, errors.Join(missing...)
+	}
+	c.events.Lacking(svc, errors.Join(missing...))
 	return out, nil
+}
+
+// addressesOf keeps or allocates what the Service has to have of one family. With
+// an error it returns what is allocated nevertheless, and kept for the next try.
+func (c *Controller) addressesOf(ctx context.Context, svc *corev1.Service, w want, have []ipam.Record) ([]ipam.Record, error) {
+	r, p, err := c.keepOrAllocate(ctx, svc, w, have, false)
+	if err != nil {
+		return nil, err
+	}
+	if p.Exposure != v1alpha1.ExposureRouter || p.Router.Forward != v1alpha1.ForwardVIP {
+		return []ipam.Record{r}, nil
+	}
+	pool, err := c.innerPool(p)
+	if err != nil {
+		return []ipam.Record{r}, err
+	}
+	inner, _, err := c.keepOrAllocate(ctx, svc, want{Family: w.Family, Retain: w.Retain, Pools: []*poolView{pool}}, have, true)
+	if err != nil {
+		return []ipam.Record{r}, fmt.Errorf("inner address for %s: %w", r.Address, err)
+	}
+	return []ipam.Record{r, inner}, nil
+}
+
+func hasFamily(records []ipam.Record, f ipam.Family) bool {
+	return slices.ContainsFunc(records, func(r ipam.Record) bool { return familyOf(r.Address) == f })
 }
 
 func (c *Controller) innerPool(p *poolView) (*poolView, error) {

@@ -45,12 +45,13 @@ const (
 type events struct {
 	recorder record.EventRecorder
 
-	mu   sync.Mutex // guards last
-	last map[types.UID]string
+	mu      sync.Mutex // guards what follows
+	last    map[types.UID]string
+	lacking map[types.UID]string // why a Service has fewer families than it prefers
 }
 
 func newEvents(r record.EventRecorder) *events {
-	return &events{recorder: r, last: map[types.UID]string{}}
+	return &events{recorder: r, last: map[types.UID]string{}, lacking: map[types.UID]string{}}
 }
 
 func (e *events) Allocated(svc *corev1.Service, r ipam.Record, inner bool) {
@@ -112,6 +113,25 @@ func (e *events) Failed(svc *corev1.Service, err error) {
 	e.once(svc, svc.UID, corev1.EventTypeWarning, reason, err.Error())
 }
 
+// Lacking says why a Service that prefers two families has to do with one, until
+// that changes; nil: it has both, or is content.
+func (e *events) Lacking(svc *corev1.Service, why error) {
+	message := ""
+	if why != nil {
+		message = why.Error()
+	}
+	e.mu.Lock()
+	same := e.lacking[svc.UID] == message
+	e.lacking[svc.UID] = message
+	if message == "" {
+		delete(e.lacking, svc.UID)
+	}
+	e.mu.Unlock()
+	if !same && message != "" {
+		e.recorder.Event(svc, corev1.EventTypeWarning, ReasonAllocationFailed, trim(message))
+	}
+}
+
 // Recovered forgets a Service's failure: the next one is a transition.
 func (e *events) Recovered(svc *corev1.Service) {
 	e.mu.Lock()
@@ -128,6 +148,7 @@ func (e *events) Cleared(svc *corev1.Service) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.last, svc.UID)
+	delete(e.lacking, svc.UID)
 }
 
 // once sends an event unless it is the last one that was sent for the object.

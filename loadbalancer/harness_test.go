@@ -253,6 +253,8 @@ type fakeAllocator struct {
 	next     netip.Addr
 	notReady map[string]string
 	allocs   int
+	next6    netip.Addr // invalid: no pool has IPv6 addresses
+	full6    bool       // they have, and none is free
 }
 
 func (f *fakeAllocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Record, error) {
@@ -261,11 +263,19 @@ func (f *fakeAllocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Reco
 		return ipam.Record{}, ctx.Err()
 	}
 	f.mu.Lock()
-	a := f.next
+	next := &f.next
+	if r.Family == ipam.IPv6 {
+		next = &f.next6
+		if f.full6 {
+			f.mu.Unlock()
+			return ipam.Record{}, ipam.ErrNoSpace
+		}
+	}
+	a := *next
 	if r.Want.IsValid() {
 		a = r.Want
 	} else {
-		f.next = f.next.Next()
+		*next = next.Next()
 	}
 	f.allocs++
 	f.mu.Unlock()
@@ -276,6 +286,12 @@ func (f *fakeAllocator) count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.allocs
+}
+
+func (f *fakeAllocator) setIPv6(next netip.Addr, full bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next6, f.full6 = next, full
 }
 
 func (f *fakeAllocator) SetPools([]ipam.PoolSpec) {}
@@ -293,7 +309,11 @@ func (f *fakeAllocator) PoolStatus(name string) (ipam.PoolStatus, bool) {
 	if why := f.notReady[name]; why != "" {
 		return ipam.PoolStatus{Name: name, Reason: "NetworkNotFound", Message: why}, true
 	}
-	return ipam.PoolStatus{Name: name, Ready: true, Reason: "Reserved", IPv4: ipam.Counts{Total: 100, Free: 100}}, true
+	st := ipam.PoolStatus{Name: name, Ready: true, Reason: "Reserved", IPv4: ipam.Counts{Total: 100, Free: 100}}
+	if f.next6.IsValid() {
+		st.IPv6 = ipam.Counts{Total: 100, Free: 100}
+	}
+	return st, true
 }
 
 // fakeRouter runs each document at once, unless it is told to be unreachable.

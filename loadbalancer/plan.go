@@ -131,8 +131,8 @@ func serviceFamilies(svc *corev1.Service) ([]ipam.Family, error) {
 
 // candidates lists the pools that may give an address of a family, best first.
 // A pool with a problem is left out, unless it is the only one that fits: then
-// its problem is the error. So is one that is barred to the Service, unless
-// the Service has an address of it already.
+// its problem is the error. So is one that is barred to the Service. None of
+// that counts for the pool that the Service has its address from: it keeps it.
 func candidates(named string, pools []*poolView, f ipam.Family, current string, wanted bool) ([]*poolView, error) {
 	if named != "" {
 		i := slices.IndexFunc(pools, func(p *poolView) bool { return p.Name == named })
@@ -166,7 +166,7 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 			problems = append(problems, p.Barred)
 		case p.Problem != nil && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s: %w", p.Name, p.Problem))
-		case p.Families != nil && !slices.Contains(p.Families, f):
+		case p.Families != nil && !slices.Contains(p.Families, f) && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s has no %s addresses", p.Name, f))
 		default:
 			usable = append(usable, p)

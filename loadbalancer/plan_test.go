@@ -70,6 +70,7 @@ func TestPlanWants(t *testing.T) {
 		{name: "not selected, by address", service: annotated(annotation.Address, "10.0.0.7"), pools: []*poolView{pool("a", v4, only("", "app=x")), pool("b", v4)}, want: "IPv4 10.0.0.7 from b"},
 		{name: "not selected any more, keeps it", pools: []*poolView{pool("a", v4, only("team=b", ""))}, current: map[ipam.Family]string{ipam.IPv4: "a"}, want: "IPv4 from a"},
 		{name: "named and not selected any more, keeps it", service: annotated(annotation.Pool, "a"), pools: []*poolView{pool("a", v4, only("team=b", ""))}, current: map[ipam.Family]string{ipam.IPv4: "a"}, want: "IPv4 from a"},
+		{name: "the family has left the pool, keeps it", service: dual(corev1.IPFamilyPolicyPreferDualStack), pools: []*poolView{pool("a", v4)}, current: map[ipam.Family]string{ipam.IPv4: "a", ipam.IPv6: "a"}, want: "IPv6 from a; IPv4 from a"},
 		{name: "an unknown annotation", service: func(s *corev1.Service) { s.Annotations = map[string]string{"onelb.io/pol": "x"} }, wantErr: "unknown annotation", refused: true},
 	}
 	for _, tt := range tests {

@@ -5,7 +5,6 @@ package main
 
 import (
 	"os"
-	"runtime/debug"
 
 	"k8s.io/apimachinery/pkg/util/wait"
 	cloudprovider "k8s.io/cloud-provider"
@@ -23,15 +22,8 @@ import (
 	"github.com/onelb/onelb/provider"
 )
 
-// gcPercent trades a little time for memory: most of what the program has are
-// copies of the cluster's objects, which stay, and by default as much again is
-// kept for garbage. GOGC in the environment overrides it.
-const gcPercent = 50
-
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	provider.LimitGarbage()
 	o, err := options.NewCloudControllerManagerOptions()
 	if err != nil {
 		klog.ErrorS(err, "Cannot make the options")
@@ -50,6 +42,7 @@ func main() {
 // initCloud makes the provider once the flags have been read.
 func initCloud(own *provider.Options) app.InitCloudFunc {
 	return func(c *config.CompletedConfig) cloudprovider.Interface {
+		provider.Reconnect(c)
 		cfg := c.ComponentConfig.KubeCloudShared.CloudProvider
 		cloud, err := cloudprovider.InitCloudProvider(cfg.Name, cfg.CloudConfigFile)
 		ours, ok := cloud.(*provider.Cloud)

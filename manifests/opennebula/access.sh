@@ -6,6 +6,9 @@
 #   ./access.sh USER GROUP NETWORK...
 #   ./access.sh k8s-lab kubernetes private public
 #
+# LEASES=N in the environment also limits how many addresses of each network the
+# user may have, reservations and NICs of its VMs together.
+#
 # The nodes' VMs must belong to this user, or the user needs USE on them:
 #   oneacl create "#<user id> VM/#<vm id> USE"
 set -eu
@@ -39,4 +42,10 @@ for network in "$@"; do
     rule="#$uid NET/#$(id_of onevnet "$network") USE"
     # oneacl says so when the rule is there already.
     oneacl create "$rule" || echo "not made: $rule"
+    if [ -n "${LEASES:-}" ]; then
+        quota=$(mktemp)
+        echo "NETWORK=[ID=\"$(id_of onevnet "$network")\",LEASES=\"$LEASES\"]" >"$quota"
+        oneuser quota "$user" "$quota"
+        rm -f "$quota"
+    fi
 done

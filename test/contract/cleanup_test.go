@@ -35,7 +35,11 @@ func (w *world) cleanUp() {
 		}
 	}
 	for _, u := range w.users {
-		_, _, err := w.admin.call("one.user.delete", u.id)
+		_, _, err := w.admin.call("one.user.delete", u.id) // and the rules about it
+		w.complain(err)
+	}
+	if w.group > 0 {
+		_, _, err := w.admin.call("one.group.delete", w.group)
 		w.complain(err)
 	}
 }

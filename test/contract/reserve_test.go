@@ -165,6 +165,7 @@ func (w *world) settled(ar string) ipam.NetworkID {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.offer(ipam.NetworkID(id))
 	return ipam.NetworkID(id)
 }
 

@@ -24,7 +24,9 @@ type world struct {
 	admin    raw
 	isAdmin  bool
 	prefix   string // of all names
+	group    int    // of plain users; 0: not made yet
 	users    map[string]user
+	networks []ipam.NetworkID // of the administrator, which plain users may use
 }
 
 type user struct {
@@ -134,17 +136,36 @@ func (w *world) clientWith(name string, o one.Options) *one.Client {
 	return c
 }
 
-// user makes a plain user of group users, which has USE on all networks.
+// user makes a plain user with the rights that manifests/opennebula/access.sh
+// gives: a group that is in no VDC, and USE on the networks of the test.
 func (w *world) user(name string) user {
 	w.t.Helper()
 	if u, ok := w.users[name]; ok {
 		return u
 	}
 	w.needAdmin("it makes a user")
+	if w.group == 0 {
+		w.group = w.admin.must(w.t, "one.group.allocate", w.prefix)
+		w.admin.must(w.t, "one.vdc.delgroup", 0, w.group)
+	}
 	login, password := w.prefix+"-"+name, random()+random()
-	id := w.admin.must(w.t, "one.user.allocate", login, password, "core", ints{1})
+	id := w.admin.must(w.t, "one.user.allocate", login, password, "core", ints{w.group})
 	w.users[name] = user{id, login + ":" + password}
+	for _, n := range w.networks {
+		w.mayUse(w.users[name], "NET", int(n))
+	}
 	return w.users[name]
+}
+
+// kinds are OpenNebula's bits for kinds of objects in a rule.
+var kinds = map[string]int{"VM": 0x1000000000, "NET": 0x4000000000}
+
+// mayUse makes the rule "#user KIND/#id USE".
+func (w *world) mayUse(u user, kind string, id int) {
+	w.t.Helper()
+	const one, use = 0x100000000, 1
+	hex := func(n int) string { return fmt.Sprintf("%x", n) }
+	w.admin.must(w.t, "one.acl.addrule", hex(one|u.id), hex(one|kinds[kind]|id), hex(use), hex(one))
 }
 
 // network makes a virtual network of the administrator with the given ranges,
@@ -164,7 +185,17 @@ func (w *world) networkOf(by raw, name string, ranges ...string) ipam.NetworkID 
 	}
 	id := ipam.NetworkID(by.must(w.t, "one.vn.allocate", template.String(), -1))
 	w.ready(w.client(""), id)
+	w.offer(id)
 	return id
+}
+
+// offer lets plain users, those to come too, take addresses from a network.
+func (w *world) offer(id ipam.NetworkID) {
+	w.t.Helper()
+	w.networks = append(w.networks, id)
+	for _, u := range w.users {
+		w.mayUse(u, "NET", int(id))
+	}
 }
 
 // pool4 is a network with one range of IPv4 addresses from 10.255.0.10.

@@ -11,11 +11,15 @@ import (
 	"github.com/onelb/onelb/test/onesim"
 )
 
-// Users of the simulated OpenNebula. OneUser is a plain user of group users, which
-// may use networks and nothing more; it owns the nodes' VMs.
+// Users of the simulated OpenNebula. OneUser has what manifests/opennebula/access.sh
+// gives it, and no more: it is in a group without rights, may use the networks that
+// addresses are taken from, within quotas, and owns the nodes' VMs.
 const (
 	OneUser     = "k8s"
 	OnePassword = "k8spass123"
+	OneGroup    = "kubernetes"
+	// oneLeases is the quota on each network: more than there are addresses.
+	oneLeases = 400
 )
 
 // OneSim is the lab's OpenNebula: the simulated front-end, which keeps its state
@@ -45,8 +49,8 @@ func newOneSim(l *Lab) (*OneSim, error) {
 	}
 	o := &OneSim{Sim: sim, lab: l}
 	_, err1 := sim.AddHost("hypervisor-1")
-	_, err2 := sim.AddUser(OneUser, OnePassword, "")
-	if err := errors.Join(err1, err2); err != nil {
+	_, err2 := sim.AddUser(OneUser, OnePassword, OneGroup)
+	if err := errors.Join(err1, err2, sim.Isolate(OneGroup)); err != nil {
 		return nil, err
 	}
 	if err := o.addNetworks(); err != nil {
@@ -76,6 +80,17 @@ func (o *OneSim) addNetworks() error {
 	o.PublicVNet, err = o.AddVNet("", vnetTemplate("public", PublicV4, internet)+
 		pairs(publicRouter(1), routers)+pool("203.0.113.100", "2001:db8:113::100"))
 	return err
+}
+
+// AddVNet makes a network. One of the administrator's the lab's user may use, as
+// access.sh lets it.
+func (o *OneSim) AddVNet(owner, text string) (int, error) {
+	id, err := o.Sim.AddVNet(owner, text)
+	if err != nil || owner != "" {
+		return id, err
+	}
+	return id, errors.Join(o.Allow(OneUser, "NET", id, "USE"),
+		o.Quota(OneUser, fmt.Sprintf(`NETWORK=[ID="%d",LEASES="%d"]`, id, oneLeases)))
 }
 
 func vnetTemplate(name string, v4 netip.Prefix, gateway []netip.Addr) string {

@@ -29,6 +29,8 @@ const (
 	nodeProgram   = "onelb-node"
 	routerProgram = "onelb-router"
 	ctlProgram    = "onelbctl"
+
+	ccmPort = 10258
 )
 
 // Where the agents serve /metrics, /healthz and /readyz on their hosts.
@@ -102,7 +104,7 @@ func (l *Lab) startKubernetesPrograms(ctx context.Context) error {
 	l.goInside(l.mountGossipKey)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return l.startUnit(ctx, l.control, l.ccm, fmt.Sprintf("https://%s:10258/healthz", ControlAddr))
+		return l.startUnit(ctx, l.control, l.ccm, fmt.Sprintf("https://%s:%d/healthz", ControlAddr, ccmPort))
 	})
 	for _, n := range l.nodes {
 		g.Go(func() error { return l.startUnit(ctx, n.Host, n.agent, "http://"+AgentMetrics+"/healthz") })
@@ -118,16 +120,25 @@ func (l *Lab) startUnit(ctx context.Context, h *Host, u *proc.Unit, url string) 
 	return l.waitURL(ctx, h, u, url)
 }
 
+// NewCCM describes one more cloud-controller-manager, beside CCM or in its place,
+// and starts nothing. Flags given here win over the lab's: one replica is the
+// default, since after a kill the next would wait for the lease to run out.
+func (l *Lab) NewCCM(name string, port int, flags ...string) *proc.Unit {
+	args := []string{
+		"--cloud-provider=opennebula", "--cloud-config=" + l.path("cloud-config.yaml"),
+		"--kubeconfig=" + l.path(ccmAccount+".kubeconfig"),
+		"--authentication-kubeconfig=" + l.path(ccmAccount+".kubeconfig"),
+		"--authorization-kubeconfig=" + l.path(ccmAccount+".kubeconfig"),
+		"--leader-elect=false", "--leader-elect-resource-namespace=" + SystemNamespace,
+		"--bind-address=" + ControlAddr.String(), fmt.Sprintf("--secure-port=%d", port),
+		"--cert-dir=" + l.path(name), "--v=2",
+	}
+	return l.unit(l.control, name, l.program(ccmProgram), append(args, flags...)...)
+}
+
 // describePrograms makes the units; nothing is started.
 func (l *Lab) describePrograms() {
-	l.ccm = l.unit(l.control, ccmProgram, l.program(ccmProgram),
-		"--cloud-provider=opennebula", "--cloud-config="+l.path("cloud-config.yaml"),
-		"--kubeconfig="+l.path(ccmAccount+".kubeconfig"),
-		"--authentication-kubeconfig="+l.path(ccmAccount+".kubeconfig"),
-		"--authorization-kubeconfig="+l.path(ccmAccount+".kubeconfig"),
-		// One replica: after a kill the next would wait for the lease to run out.
-		"--leader-elect=false", "--leader-elect-resource-namespace="+SystemNamespace,
-		"--bind-address="+ControlAddr.String(), "--secure-port=10258", "--cert-dir="+l.path("ccm"), "--v=2")
+	l.ccm = l.NewCCM(ccmProgram, ccmPort)
 	for _, n := range l.nodes {
 		name := n.ShortName()
 		n.agent = l.unit(n.Host, nodeProgram+"-"+name, l.program(nodeProgram),

@@ -52,10 +52,30 @@ func groupMethods() []method {
 		{name: "one.group.info", params: "i|b", run: groupInfo},
 		{name: "one.grouppool.info", run: groupPoolInfo},
 		{name: "one.group.allocate", params: "s", write: true, run: groupAllocate},
+		{name: "one.group.delete", params: "i", write: true, run: groupDelete},
 		{name: "one.vdcpool.info", run: vdcPoolInfo},
 		{name: "one.vdc.addgroup", params: "ii", write: true, run: vdcAddGroup},
 		{name: "one.vdc.delgroup", params: "ii", write: true, run: vdcDelGroup},
 	}
+}
+
+// groupDelete removes a group without members, and the rules about it. The texts of its refusals were not recorded.
+func groupDelete(c *call) (any, error) {
+	g := c.Sim.groups.byID[c.int(0)]
+	if g == nil {
+		return nil, noExists(kindGroup, c.int(0))
+	}
+	if err := c.authorize(needs(opManage, &g.object)); err != nil {
+		return nil, err
+	}
+	if g.id < 100 || len(c.members(g.id)) > 0 {
+		return nil, fail(CodeInternal, "Group %d is not empty, or one of the system's.", g.id)
+	}
+	for _, v := range c.vdcs.byID {
+		c.leaveVDC(v, g.id)
+	}
+	delete(c.Sim.groups.byID, g.id)
+	return g.id, nil
 }
 
 func (s *Sim) members(gid int) []int {
@@ -186,12 +206,8 @@ func vdcDelGroup(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := slices.Index(v.groups, g.id)
-	if i < 0 {
+	if !c.leaveVDC(v, g.id) {
 		return nil, fail(CodeInternal, "Group is not assigned to this VDC")
 	}
-	v.groups = slices.Delete(v.groups, i, i+1)
-	gone := defaultVDCRules(g.id)
-	c.rules = slices.DeleteFunc(c.rules, func(r rule) bool { return slices.ContainsFunc(gone, r.same) })
 	return v.id, nil
 }

@@ -1,0 +1,19 @@
+package provider
+
+import (
+	"os"
+	"runtime/debug"
+)
+
+// gcPercent trades a little time for memory: most of what the program has are
+// copies of the cluster's objects, which stay, and by default as much again is
+// kept for garbage.
+const gcPercent = 50
+
+// LimitGarbage sets how much memory is kept for garbage, for the whole program.
+// GOGC in the environment overrides it.
+func LimitGarbage() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+}
