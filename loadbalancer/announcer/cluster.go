@@ -63,6 +63,8 @@ type Holding struct {
 	Since time.Time `json:"since"`
 	// Epoch counts the takeovers of the address.
 	Epoch int64 `json:"epoch"`
+	// StandIn: until the node with the lasting claim can be reached again.
+	StandIn bool `json:"standIn,omitempty"`
 }
 
 // same reports whether both say that the same takeover happened.

@@ -288,8 +288,8 @@ func TestTakesAfterSilence(t *testing.T) {
 		after(50 * time.Millisecond)
 		expect(t, w, false, "while it asks")
 		after(20 * time.Millisecond)
-		expect(t, w, true, "after three questions")
-		if asked, _, _ := w.counts(); asked != 3 {
+		expect(t, w, true, "after four questions")
+		if asked, _, _ := w.counts(); asked != 4 {
 			t.Errorf("asked %d times", asked)
 		}
 		after(100 * time.Second)

@@ -59,22 +59,24 @@ func (e *Engine) observe(now time.Time) {
 			others = append(others, m.Name)
 		}
 	}
-	if e.o.Group.Ready() && e.damper.observe(others, now) {
-		// After a partition both sides announced; the one that goes on says so again.
-		for _, n := range e.entries {
-			if n.hold != nil {
-				n.hold.announce(now)
+	if e.o.Group.Ready() {
+		var nodes []string
+		for _, c := range e.cluster.Nodes {
+			if c.Name != e.o.Node {
+				nodes = append(nodes, c.Name)
 			}
 		}
+		e.returned(e.damper.observe(nodes, others, now), now)
 	}
-	state := member.State{Settled: !now.Before(e.damper.settledAt()), Unwell: e.unwell.Load()}
+	state := member.State{Settled: e.damper.settled(now), Damped: e.damper.self.isDamped(now), Unwell: e.unwell.Load()}
 	e.o.Group.SetState(state)
 	live[e.o.Node] = member.Member{Name: e.o.Node, State: state}
 	e.peers = e.peers[:0]
 	for _, c := range e.cluster.Nodes {
 		m, ok := live[c.Name]
 		e.peers = append(e.peers, Peer{
-			Name: c.Name, Live: ok, Excluded: c.Excluded, Reluctant: c.Unavailable || c.Draining || m.Unwell, Settled: m.Settled,
+			Name: c.Name, Live: ok, Excluded: c.Excluded, Reluctant: c.Unavailable || c.Draining || m.Unwell,
+			Settled: m.Settled, Damped: m.Damped || e.damper.dampedOther(c.Name, now),
 		})
 		delete(live, c.Name)
 	}
@@ -84,6 +86,17 @@ func (e *Engine) observe(now time.Time) {
 	}
 	slices.SortFunc(e.peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	e.o.Metrics.peers.Set(float64(len(others)))
+	e.judged = e.damper.next(now)
+}
+
+// returned announces anew what was taken from nodes that are back: they, and their
+// side of the network, may have gone on with it.
+func (e *Engine) returned(names []string, now time.Time) {
+	for _, n := range e.entries {
+		if n.hold != nil && slices.Contains(names, n.hold.from) {
+			n.hold.announce(now)
+		}
+	}
 }
 
 // alone reports whether no other agent is alive.
@@ -92,12 +105,14 @@ func (e *Engine) alone() bool {
 }
 
 func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
-	if h := n.spec.Holder; h != nil && h.Epoch > 0 {
-		e.believe(n, member.Claim{Address: n.address, Node: h.Node, Epoch: h.Epoch})
+	if h := n.spec.Holder; h != nil && h.Epoch > 0 && (n.claim.IsZero() || n.hearsay) {
+		// The API server says who had it, which is better than nothing. It is not
+		// passed on: in a partition both sides may write there.
+		n.claim, n.hearsay = member.Claim{Address: n.address, Node: h.Node, Epoch: h.Epoch}, true
 	}
 	s := Subject{
 		Address: n.address, Created: n.spec.Created, Wanted: n.wanted(now), Local: n.spec.Local, Endpoints: n.spec.Endpoints,
-		Claim: n.claim, Held: n.hold != nil,
+		Claim: n.claim, StandIn: n.standIn, Held: n.hold != nil,
 	}
 	switch {
 	case n.claim.IsZero():
@@ -158,27 +173,10 @@ func (e *Engine) limitHandOver(n *entry, v View, now time.Time) {
 	}
 }
 
-// believe takes in a claim that beats the known one, and passes it on.
-func (e *Engine) believe(n *entry, c member.Claim) {
-	if c.Beats(n.claim) {
-		n.claim = c
-		e.o.Group.Announce(c)
-	}
-}
-
 // confirm makes the claim of a held address agree with the kernel, and its
 // interface with what is wanted.
 func (e *Engine) confirm(n *entry, now time.Time) {
-	mine := n.claim.Node == e.o.Node && !n.claim.Released
-	switch {
-	case mine:
-		if n.hold.epoch != n.claim.Epoch {
-			n.hold.epoch, e.heldDirty = n.claim.Epoch, true
-		}
-	case e.o.Group.Ready() && now.Sub(n.heard) >= meetTime:
-		e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.claim.Epoch + 1})
-		n.hold.epoch, e.heldDirty = n.claim.Epoch, true
-	}
+	e.confirmClaim(n, now)
 	if n.hold.expires.Sub(now) < e.o.Lifetime/2 {
 		e.renewAt = now // adopted with little time left
 	}

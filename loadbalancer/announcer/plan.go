@@ -61,7 +61,7 @@ func (v View) plan() plan {
 	slices.SortStableFunc(fresh, func(a, b Subject) int { return a.Created.Compare(b.Created) })
 	for _, s := range fresh {
 		if all := v.candidates(s); len(all) > 0 {
-			n := least(load, all)
+			n := least(load, v.calm(all))
 			p.first[s.Address] = n
 			load[n]++
 		}
@@ -70,6 +70,14 @@ func (v View) plan() plan {
 		p.move = v.even(load)
 	}
 	return p
+}
+
+// calm are the candidates that are not damped; all if there are no others.
+func (v View) calm(all []string) []string {
+	if i := slices.IndexFunc(all, func(n string) bool { p, _ := v.peer(n); return p.Damped }); i > 0 {
+		return all[:i] // they come last
+	}
+	return all
 }
 
 // least is the first of those that have the fewest.
@@ -100,7 +108,7 @@ func (v View) even(load map[string]int) move {
 		for _, n := range v.candidates(s) {
 			to, _ := v.peer(n)
 			gain, points := load[holder]-load[n], score(n, s.Address)
-			if to.Settled && (gain > bestGain || gain == bestGain && gain > 1 && points > bestScore) {
+			if to.Settled && !to.Damped && (gain > bestGain || gain == bestGain && gain > 1 && points > bestScore) {
 				best, bestGain, bestScore = move{s.Address, holder, n}, gain, points
 			}
 		}

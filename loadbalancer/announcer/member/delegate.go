@@ -1,6 +1,7 @@
 package member
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/hashicorp/memberlist"
@@ -19,6 +20,7 @@ var (
 const (
 	metaSettled = 1 << iota
 	metaUnwell
+	metaDamped
 )
 
 func (s State) encode() []byte {
@@ -29,6 +31,9 @@ func (s State) encode() []byte {
 	if s.Unwell {
 		b |= metaUnwell
 	}
+	if s.Damped {
+		b |= metaDamped
+	}
 	return []byte{b}
 }
 
@@ -36,7 +41,7 @@ func decodeState(b []byte) State {
 	if len(b) == 0 {
 		return State{}
 	}
-	return State{Settled: b[0]&metaSettled != 0, Unwell: b[0]&metaUnwell != 0}
+	return State{Settled: b[0]&metaSettled != 0, Unwell: b[0]&metaUnwell != 0, Damped: b[0]&metaDamped != 0}
 }
 
 // NodeMeta is one byte: the agent's State.
@@ -60,7 +65,7 @@ func (d delegate) LocalState(bool) []byte {
 	for _, c := range d.g.claims {
 		claims = append(claims, c)
 	}
-	slices.SortFunc(claims, func(a, b Claim) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(claims, Claim.compare)
 	return Encode(claims...)
 }
 
@@ -94,17 +99,17 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 // broadcast spreads one claim until enough members have it or a newer claim for
 // the address takes its place.
 type broadcast struct {
-	name    string
+	key     key
 	message []byte
 }
 
 var _ memberlist.NamedBroadcast = broadcast{}
 
-func (b broadcast) Name() string { return b.name }
+func (b broadcast) Name() string { return fmt.Sprint(b.key.address, b.key.standIn) }
 
 func (b broadcast) Invalidates(other memberlist.Broadcast) bool {
 	o, ok := other.(broadcast)
-	return ok && o.name == b.name
+	return ok && o.key == b.key
 }
 
 func (b broadcast) Message() []byte { return b.message }

@@ -29,7 +29,7 @@ import (
 // Intervals of Run. A partition that has healed is noticed within tick, since a
 // peer that answers a ping is joined at once.
 const (
-	tick         = 250 * time.Millisecond
+	tick         = 100 * time.Millisecond
 	keyInterval  = 5 * time.Second
 	pingsPerTick = 3 // peers asked each tick, however many are missing
 	firstJoin    = 2 * time.Second
@@ -73,6 +73,8 @@ type State struct {
 	Settled bool
 	// Unwell: something that it needs to pass on traffic is out of order.
 	Unwell bool
+	// Damped: it has come and gone too often lately.
+	Damped bool
 }
 
 // Group is the agents that can reach each other. Its methods may be called from
@@ -92,8 +94,8 @@ type Group struct {
 	self   netip.Addr
 	peers  map[string]netip.Addr
 	live   map[string]State
-	claims map[netip.Addr]Claim
-	dirty  map[netip.Addr]struct{}
+	claims map[key]Claim
+	dirty  map[key]struct{}
 	ready  bool
 	// state is what the others are to be told, told what they were.
 	state, told State
@@ -109,7 +111,7 @@ func New(o Options) (*Group, error) {
 		ring:    ring{file: o.KeyFile, delay: keyDelay},
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		peers: map[string]netip.Addr{}, live: map[string]State{},
-		claims: map[netip.Addr]Claim{}, dirty: map[netip.Addr]struct{}{},
+		claims: map[key]Claim{}, dirty: map[key]struct{}{},
 	}
 	if g.enter == nil {
 		g.enter = func(f func() error) error { return f() }
@@ -179,13 +181,13 @@ func (g *Group) Drain() []Claim {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out := make([]Claim, 0, len(g.dirty))
-	for a := range g.dirty {
-		if c, ok := g.claims[a]; ok {
+	for k := range g.dirty {
+		if c, ok := g.claims[k]; ok {
 			out = append(out, c)
 		}
 	}
 	clear(g.dirty)
-	slices.SortFunc(out, func(a, b Claim) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(out, Claim.compare)
 	return out
 }
 
@@ -200,17 +202,17 @@ func (g *Group) merge(claims []Claim, fromOthers bool) {
 			continue
 		}
 		g.mu.Lock()
-		beats := c.Beats(g.claims[c.Address])
+		beats := c.Beats(g.claims[c.key()])
 		if beats {
-			g.claims[c.Address] = c
+			g.claims[c.key()] = c
 			if fromOthers {
-				g.dirty[c.Address] = struct{}{}
+				g.dirty[c.key()] = struct{}{}
 				g.notify()
 			}
 		}
 		g.mu.Unlock()
 		if beats { // outside the lock: the queue asks for the number of members
-			g.queue.QueueBroadcast(broadcast{name: c.Address.String(), message: Encode(c)})
+			g.queue.QueueBroadcast(broadcast{key: c.key(), message: Encode(c)})
 		}
 	}
 }
