@@ -73,13 +73,23 @@ func (n *entry) highest() int64 {
 	return top
 }
 
+// passed is the highest epoch of a holder that was not the last word: of a stand-in,
+// or, if the other agents are silent on it, of the one the API server names.
+func (n *entry) passed(now time.Time) int64 {
+	top := n.standIn.Epoch
+	if h := n.spec.Holder; h != nil && now.Sub(n.namedAt) >= meetTime {
+		top = max(top, h.Epoch)
+	}
+	return top
+}
+
 // confirmClaim makes the claim of a held address agree with the kernel.
 func (e *Engine) confirmClaim(n *entry, now time.Time) {
 	h := n.hold
 	lasting := n.claim.Node == e.o.Node && !n.claim.Released
 	standing := n.standIn.Node == e.o.Node && !n.standIn.Released && e.standsIn(n, now)
 	switch {
-	case lasting && n.claim.Epoch < n.highest() && e.damper.leads(now):
+	case lasting && n.claim.Epoch < n.passed(now) && e.damper.leads(now):
 		// A stand-in counted on, here or in the API server; this one goes on from there.
 		e.adjust(h, e.claims(n, now))
 	case lasting:

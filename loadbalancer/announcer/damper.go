@@ -159,10 +159,13 @@ func (d *damper) count(nodes []string, now time.Time) side {
 }
 
 // standsIn reports whether what this node takes from another one that it cannot
-// reach is for the time being only: it is on the smaller side, or on one of two
-// halves and did that before.
+// reach is for the time being only: it is on the smaller side, was there until just
+// now, or is on one of two halves and did that before.
 func (d *damper) standsIn(now time.Time) bool {
-	return d.side == sideLess || d.side == sideHalf && d.self.value(now) >= releaseAt
+	if d.side == sideHalf {
+		return d.self.value(now) >= releaseAt
+	}
+	return !d.leads(now)
 }
 
 // leads reports whether this node has been on the larger side for so long that it

@@ -333,7 +333,7 @@ func (e *Engine) adopt(now time.Time) error {
 			continue
 		}
 		h := remembered[o.Address]
-		n.hold = &hold{on: on, since: h.Since, epoch: h.Epoch, standIn: h.StandIn, expires: now.Add(o.Valid), announceAt: now, announced: len(announceAfter)}
+		n.hold = &hold{on: on, since: h.Since, epoch: h.Epoch, standIn: h.StandIn, told: true, expires: now.Add(o.Valid), announceAt: now, announced: len(announceAfter)}
 		if n.hold.since.IsZero() {
 			n.hold.since = now
 		}

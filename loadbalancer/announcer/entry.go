@@ -16,6 +16,7 @@ type entry struct {
 	address netip.Addr
 
 	spec     Address
+	namedAt  time.Time // when the holder in spec was named
 	known    bool      // there is, or was, a spec
 	keep     time.Time // the spec vanished; it counts until then. Zero: it is there
 	patterns addr.Patterns
@@ -51,6 +52,7 @@ type hold struct {
 	since   time.Time // wall clock
 	epoch   int64
 	standIn bool
+	told    bool      // people know
 	from    string    // the node that had it before
 	expires time.Time // the kernel drops it then or up to a second later
 
@@ -109,6 +111,9 @@ func (n *entry) setSpec(a Address, logger klog.Logger) {
 		// None matches then; the pool's condition is where people look.
 		logger.Error(err, "Unusable interface pattern", "address", a.Address)
 		patterns = addr.Patterns{}
+	}
+	if h, was := a.Holder, n.spec.Holder; h != nil && !h.same(was) {
+		n.namedAt = time.Now()
 	}
 	n.spec, n.patterns, n.known, n.keep = a, patterns, true, time.Time{}
 }

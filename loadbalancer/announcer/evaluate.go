@@ -218,6 +218,10 @@ func (e *Engine) place(n *entry, now time.Time) (addr.Interface, error) {
 	return on, nil
 }
 
+// standInTime is how long a node stands in for another one before it tells the API
+// server: a link that comes and goes would change the holder there each time.
+const standInTime = 10 * time.Second
+
 // report tells the API server's view of the holder where it differs from ours.
 func (e *Engine) report(n *entry) {
 	if !e.fresh || !n.known || !n.keep.IsZero() {
@@ -226,7 +230,15 @@ func (e *Engine) report(n *entry) {
 	known := n.spec.Holder
 	switch {
 	case n.hold != nil && n.want && n.hold.epoch > 0:
-		if h := n.holding(e.o.Node); !h.same(known) && (known == nil || known.Epoch <= h.Epoch) {
+		if n.hold.standIn && time.Since(n.hold.since) < standInTime {
+			return
+		}
+		h := n.holding(e.o.Node)
+		if !n.hold.told {
+			n.hold.told = true
+			e.o.Reporter.Moved(n.spec, h)
+		}
+		if !h.same(known) && (known == nil || known.Epoch <= h.Epoch) {
 			e.o.Reporter.Holder(n.address, &h)
 		}
 	case n.hold == nil && !n.want && !n.other && known != nil && known.Node == e.o.Node:

@@ -10,6 +10,7 @@ const (
 	reasonHandOver = "handover" // its holder is being relieved
 	reasonEven     = "even"     // its holder had many more than this node
 	reasonRetaken  = "retaken"  // this node had lost it
+	reasonStandIn  = "standin"  // its holder cannot be reached from this smaller side
 )
 
 // Metrics of an Engine.
@@ -34,7 +35,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Name: "onelb_node_peers", Help: "Live agents of other nodes."}),
 		takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "onelb_node_takeovers_total",
-			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it), handover (its holder was relieved: drained, excluded, unwell or without a local endpoint), even (its holder had more addresses than this node)."},
+			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it), handover (its holder was relieved: drained, excluded, unwell or without a local endpoint), even (its holder had more addresses than this node), standin (its holder cannot be reached, nor can most of the other nodes; it goes back when they can)."},
 			[]string{"reason"}),
 		silence: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "onelb_node_takeover_silence_seconds",

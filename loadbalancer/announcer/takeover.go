@@ -190,8 +190,13 @@ func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 	n.hold.epoch, n.hold.standIn = c.Epoch, c.StandIn
 	e.heldDirty, e.dirty, e.moved = true, true, now
 	e.logger.Info("Took an address", "address", n.address, "interface", on.Name, "reason", reason, "epoch", n.hold.epoch, "standIn", n.hold.standIn, "silence", silence)
+	if n.hold.standIn {
+		reason = reasonStandIn
+	} else {
+		n.hold.told = true
+		e.o.Reporter.Moved(n.spec, n.holding(e.o.Node))
+	}
 	e.o.Metrics.takeovers.WithLabelValues(reason).Inc()
-	e.o.Reporter.Moved(n.spec, n.holding(e.o.Node))
 }
 
 func (e *Engine) reason(n *entry) string {

@@ -82,19 +82,6 @@ func TestAgentGoneForGood(t *testing.T) {
 	}
 }
 
-func TestStarvedAgent(t *testing.T) {
-	w := newWorld(t)
-	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
-	for range 12 {
-		w.must(before.Agent().Signal(syscall.SIGSTOP))
-		time.Sleep(400 * time.Millisecond)
-		w.must(before.Agent().Signal(syscall.SIGCONT))
-		time.Sleep(600 * time.Millisecond)
-	}
-	w.calm()
-	w.unmoved(x, before)
-}
-
 func TestDrain(t *testing.T) {
 	w := newWorld(t)
 	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
@@ -146,19 +133,6 @@ func (x *watch) otherThan(n *lab.Node) error {
 	return nil
 }
 
-func TestPartitionAndHeal(t *testing.T) {
-	w := newWorld(t)
-	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
-	t.Cleanup(func() { w.must(w.Partition(lab.Private)) })
-	w.must(w.Partition(lab.Private, []string{before.ShortName()}))
-	w.eventually("the side without the holder is served", func() error { return x.otherThan(before) })
-	t.Logf("%d nodes hold it while apart", len(w.holders(w.addrs[0])))
-	w.must(w.Partition(lab.Private))
-	w.calm()
-	x.end(t)
-	w.known(w.addrs[0], w.holder(w.addrs[0]))
-}
-
 func TestFailoverWithoutAPIServer(t *testing.T) {
 	w := newWorld(t)
 	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
@@ -175,20 +149,4 @@ func TestFailoverWithoutAPIServer(t *testing.T) {
 	w.must(w.StartAPIServer(t.Context()))
 	w.calm()
 	w.known(w.addrs[0], now)
-}
-
-func TestDelayAndLoss(t *testing.T) {
-	w := newWorld(t)
-	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
-	link := before.Link(lab.Private)
-	t.Cleanup(func() { w.must(link.Clear()) })
-	w.must(link.Delay(200*time.Millisecond, 100*time.Millisecond))
-	w.must(link.Drop(10))
-	time.Sleep(20 * time.Second)
-	w.must(link.Clear())
-	w.calm()
-	x.end(t)
-	if n := x.changes(10); n > 1 {
-		t.Errorf("%d moves", n)
-	}
 }
