@@ -87,7 +87,7 @@ func (n *entry) passed(now time.Time) int64 {
 func (e *Engine) confirmClaim(n *entry, now time.Time) {
 	h := n.hold
 	lasting := n.claim.Node == e.o.Node && !n.claim.Released
-	standing := n.standIn.Node == e.o.Node && !n.standIn.Released && e.standsIn(n, now)
+	standing := n.standIn.Node == e.o.Node && !n.standIn.Released
 	switch {
 	case lasting && n.claim.Epoch < n.passed(now) && e.damper.leads(now):
 		// A stand-in counted on, here or in the API server; this one goes on from there.
@@ -98,9 +98,9 @@ func (e *Engine) confirmClaim(n *entry, now time.Time) {
 			n.hearsay = false
 		}
 		e.adjust(h, n.claim)
-	case standing:
+	case standing && e.standsIn(n, now):
 		e.adjust(h, n.standIn)
-	case e.o.Group.Ready() && now.Sub(n.heard) >= meetTime:
+	case standing, e.o.Group.Ready() && now.Sub(n.heard) >= meetTime:
 		e.adjust(h, e.claims(n, now))
 	}
 	if !h.standIn && n.standIn.Node == e.o.Node && !n.standIn.Released {
@@ -145,8 +145,12 @@ func (e *Engine) doubted(n *entry, now time.Time) bool {
 // have it too: its answer settles it (see sight). It returns when to ask again.
 func (e *Engine) doubt(n *entry, now time.Time) time.Time {
 	if !e.doubted(n, now) {
+		if n.doubting { // nobody answered: this node claims the address anew
+			n.doubting, e.dirty = false, true
+		}
 		return time.Time{}
 	}
+	n.doubting = true
 	if !now.Before(n.doubtAt) {
 		n.doubtAt = now.Add(doubtInterval)
 		if err := e.o.Wire.Ask(n.hold.on, n.address, nil); err != nil {

@@ -24,12 +24,14 @@ type entry struct {
 	claim   member.Claim
 	hearsay bool         // claim is what the API server says
 	standIn member.Claim // of a node that stands in for claim's
-	doubtAt time.Time    // when to ask whether another one has it
-	virgin  bool         // it was known and nobody had it yet
-	first   time.Time    // when somebody was seen to take it then
-	heard   time.Time    // when the claim, another node\'s, came
-	free    time.Time    // when nobody was seen to have it; zero: somebody has it
-	other   bool         // another live node has it
+	// doubting: another one may have it, too; the wire is asked at doubtAt.
+	doubting bool
+	doubtAt  time.Time
+	virgin   bool      // it was known and nobody had it yet
+	first    time.Time // when somebody was seen to take it then
+	heard    time.Time // when the claim, another node\'s, came
+	free     time.Time // when nobody was seen to have it; zero: somebody has it
+	other    bool      // another live node has it
 	// leaving: that one should be relieved.
 	leaving bool
 	// handOver: this node relieves it or, if it holds the address, is relieved.
