@@ -389,11 +389,10 @@ func viewOf(pool *v1alpha1.AddressPool) (*poolView, error) {
 			v.Router.Forward = v1alpha1.ForwardNodePort
 		}
 	}
-	var err error
-	if v.selectors, err = selectorsOf(pool.Spec); err != nil {
-		return v, err
-	}
-	return v, nil
+	var err1, err2 error
+	v.selectors, err1 = selectorsOf(pool.Spec)
+	v.NodeSelector, v.NodePreferences, err2 = nodesOf(pool.Spec.L2)
+	return v, errors.Join(err1, err2)
 }
 
 // unusable is a pool that gives nothing, and keeps serving what it has given.

@@ -123,9 +123,25 @@ type VirtualIPSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Interfaces []string `json:"interfaces,omitempty"`
+	// NodeSelector is copied from the pool, see L2Spec, written like "a=b,!c".
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	NodeSelector string `json:"nodeSelector,omitempty"`
+	// NodePreferences are copied from the pool, see L2Spec.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	NodePreferences []NodeWeight `json:"nodePreferences,omitempty"`
 	// Router is the virtual router that holds the address (role Router).
 	// +optional
 	Router *VirtualIPRouter `json:"router,omitempty"`
+}
+
+// NodeWeight is a NodePreference with the selector in one line.
+type NodeWeight struct {
+	Weight int32 `json:"weight"`
+	// +kubebuilder:validation:MaxLength=4096
+	Selector string `json:"selector"`
 }
 
 // ServiceReference names a Service and the very object that had that name.

@@ -41,6 +41,12 @@ type Address struct {
 	Local bool `json:"local,omitempty"`
 	// Endpoints are the nodes with a ready endpoint, sorted (Local only).
 	Endpoints []string `json:"endpoints,omitempty"`
+	// Selected: only nodes in Nodes may take it.
+	Selected bool `json:"selected,omitempty"`
+	// Nodes that the pool names, sorted (Selected only).
+	Nodes []string `json:"nodes,omitempty"`
+	// Weights of preferred nodes.
+	Weights map[string]int `json:"weights,omitempty"`
 	// Interfaces are names or regular expressions of the interfaces that may
 	// have it. None: the one with an address in the same network.
 	Interfaces []string `json:"interfaces,omitempty"`

@@ -56,6 +56,11 @@ type Subject struct {
 	// Local: only the nodes in Endpoints may take it.
 	Local     bool
 	Endpoints []string // sorted
+	// Selected: only the nodes in Nodes may take it.
+	Selected bool
+	Nodes    []string // sorted
+	// Weights: the nodes with the highest one are preferred.
+	Weights map[string]int
 	// Created orders the placement of new addresses.
 	Created time.Time
 	// Claim is the best one known; zero if there is none.
@@ -192,7 +197,8 @@ func (v View) ordered(s Subject, reluctant bool) []string {
 		}
 	}
 	slices.SortFunc(all, func(a, b candidate) int {
-		return cmp.Or(last(a.Damped, b.Damped), last(!a.Settled, !b.Settled), cmp.Compare(b.score, a.score), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(last(a.Damped, b.Damped), last(!a.Settled, !b.Settled),
+			cmp.Compare(s.Weights[b.Name], s.Weights[a.Name]), cmp.Compare(b.score, a.score), cmp.Compare(a.Name, b.Name))
 	})
 	names := make([]string, 0, len(all))
 	for _, c := range all {
@@ -216,10 +222,11 @@ func eligible(p Peer, s Subject) bool {
 	if !p.Live || p.Excluded {
 		return false
 	}
-	if !s.Local {
-		return true
-	}
-	_, found := slices.BinarySearch(s.Endpoints, p.Name)
+	return (!s.Local || contains(s.Endpoints, p.Name)) && (!s.Selected || contains(s.Nodes, p.Name))
+}
+
+func contains(sorted []string, name string) bool {
+	_, found := slices.BinarySearch(sorted, name)
 	return found
 }
 

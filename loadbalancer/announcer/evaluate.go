@@ -112,6 +112,7 @@ func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
 	}
 	s := Subject{
 		Address: n.address, Created: n.spec.Created, Wanted: n.wanted(now), Local: n.spec.Local, Endpoints: n.spec.Endpoints,
+		Selected: n.spec.Selected, Nodes: n.spec.Nodes, Weights: n.spec.Weights,
 		Claim: n.claim, StandIn: n.standIn, Held: n.hold != nil,
 	}
 	switch {

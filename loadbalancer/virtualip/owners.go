@@ -50,12 +50,14 @@ func (s *Store) Own(ctx context.Context, a netip.Addr, service v1alpha1.ServiceR
 		return map[string]any{
 			"services": refs, "share": d.Share, "retain": nil, "releaseTime": nil,
 			"trafficPolicy": d.TrafficPolicy, "interfaces": d.Interfaces, "router": d.Router,
+			"nodeSelector": d.NodeSelector, "nodePreferences": d.NodePreferences,
 		}, nil
 	})
 }
 
 func sameDetail(v *v1alpha1.VirtualIP, d Detail) bool {
-	return v.Spec.TrafficPolicy == d.TrafficPolicy && slices.Equal(v.Spec.Interfaces, d.Interfaces) && v.Spec.Share == d.Share &&
+	return v.Spec.TrafficPolicy == d.TrafficPolicy && slices.Equal(v.Spec.Interfaces, d.Interfaces) &&
+		v.Spec.NodeSelector == d.NodeSelector && slices.Equal(v.Spec.NodePreferences, d.NodePreferences) && v.Spec.Share == d.Share &&
 		(v.Spec.Router == nil) == (d.Router == nil) && (d.Router == nil || *v.Spec.Router == *d.Router)
 }
 
