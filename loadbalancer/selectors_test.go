@@ -91,6 +91,27 @@ func TestSpecOfPool(t *testing.T) {
 	}
 }
 
+func TestNodesOfAPool(t *testing.T) {
+	pool := l2Pool("p")
+	pool.Spec.L2 = &v1alpha1.L2Spec{
+		NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"edge": "yes"}, MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "old", Operator: metav1.LabelSelectorOpDoesNotExist}}},
+		NodePreferences: []v1alpha1.NodePreference{{Weight: 7, Selector: metav1.LabelSelector{MatchLabels: map[string]string{"rack": "a"}}}},
+	}
+	v, err := viewOf(pool)
+	if err != nil || v.NodeSelector != "edge=yes,!old" || !slices.Equal(v.NodePreferences, []v1alpha1.NodeWeight{{Weight: 7, Selector: "rack=a"}}) {
+		t.Errorf("%+v, %v", v, err)
+	}
+	d := detailFor(testService(), want{}, v, false)
+	if d.NodeSelector != v.NodeSelector || !slices.Equal(d.NodePreferences, v.NodePreferences) {
+		t.Errorf("%+v", d)
+	}
+	pool.Spec.L2.NodePreferences[0].Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is"}}
+	if _, err := viewOf(pool); err == nil || !strings.Contains(err.Error(), "spec.l2.nodePreferences[0].selector") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestStatusOfADrainingPool(t *testing.T) {
 	pool := l2Pool("p")
 	st := ipam.PoolStatus{Name: "p", Reason: ipam.ReasonDraining, Message: "why", NetworkID: 3, ReservationID: 7, IPv4: ipam.Counts{Total: 9, Used: 2}}

@@ -180,7 +180,7 @@ type VirtualIPRouter struct {
 }
 
 // VirtualIPStatus has two writers: the cloud-controller-manager writes all but
-// Holder, the node agent that holds the address writes Holder. Both patch
+// Holder and the condition AddressConflict, which node agents write. Both patch
 // their own fields only.
 type VirtualIPStatus struct {
 	// Phase of the address' life.
@@ -196,7 +196,7 @@ type VirtualIPStatus struct {
 	// ReleasedAt is when OpenNebula had the address back; quarantine counts from here.
 	// +optional
 	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
-	// Conditions: OnHold.
+	// Conditions: OnHold, AddressConflict.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -225,6 +225,8 @@ type RouterState struct {
 const (
 	// VirtualIPOnHold is true when the address is on hold in OpenNebula.
 	VirtualIPOnHold = "OnHold"
+	// VirtualIPAddressConflict is true while a host that is no node claims the address.
+	VirtualIPAddressConflict = "AddressConflict"
 )
 
 // VirtualIPList is a list of VirtualIPs.

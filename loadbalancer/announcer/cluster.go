@@ -50,6 +50,8 @@ type Address struct {
 	// Interfaces are names or regular expressions of the interfaces that may
 	// have it. None: the one with an address in the same network.
 	Interfaces []string `json:"interfaces,omitempty"`
+	// Conflict: the API server knows that a stranger claims it.
+	Conflict bool `json:"conflict,omitempty"`
 	// Holder as it is known to the API server.
 	Holder *Holding `json:"holder,omitempty"`
 }

@@ -58,6 +58,8 @@ type Reporter interface {
 	Moved(a Address, h Holding)
 	// Conflict tells that mac claims a, which this node holds or should take.
 	Conflict(a Address, mac net.HardwareAddr)
+	// Peace tells that nobody else claims a any more.
+	Peace(a netip.Addr)
 }
 
 // Memory keeps what a restarted Engine must know. It must not block.
@@ -127,11 +129,12 @@ type Engine struct {
 	damper     damper
 	judged     time.Time // when the damper's judgement changes; zero: never
 	entries    map[netip.Addr]*entry
-	controls   map[int]*control // by interface
-	dirty      bool             // evaluate all
-	heldDirty  bool             // tell Memory
-	moved      time.Time        // when an address was last seen to change its holder
-	asking     int              // addresses that others are asked for often
+	controls   map[int]*control  // by interface
+	macs       map[string]string // nodes by the hardware addresses of their interfaces
+	dirty      bool              // evaluate all
+	heldDirty  bool              // tell Memory
+	moved      time.Time         // when an address was last seen to change its holder
+	asking     int               // addresses that others are asked for often
 }
 
 type update struct {
@@ -160,7 +163,7 @@ func New(o Options) (*Engine, error) {
 		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
 		updates: make(chan update, 1), sighted: make(chan wire.Sighting, sightingsBuffer), links: make(chan struct{}, 1),
 		nudged:  make(chan struct{}, 1),
-		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{},
+		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{},
 	}, nil
 }
 

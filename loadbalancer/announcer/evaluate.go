@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
@@ -68,12 +70,17 @@ func (e *Engine) observe(now time.Time) {
 		}
 		e.returned(e.damper.observe(nodes, others, now), now)
 	}
-	state := member.State{Settled: e.damper.settled(now), Damped: e.damper.self.isDamped(now), Unwell: e.unwell.Load()}
+	state := member.State{
+		Settled: e.damper.settled(now), Damped: e.damper.self.isDamped(now), Unwell: e.unwell.Load(), MACs: e.hardware(),
+	}
 	e.o.Group.SetState(state)
 	live[e.o.Node] = member.Member{Name: e.o.Node, State: state}
 	e.peers = e.peers[:0]
 	for _, c := range e.cluster.Nodes {
 		m, ok := live[c.Name]
+		for mac := range slices.Chunk([]byte(m.MACs), 6) {
+			e.macs[string(mac)] = c.Name
+		}
 		e.peers = append(e.peers, Peer{
 			Name: c.Name, Live: ok, Excluded: c.Excluded, Reluctant: c.Unavailable || c.Draining || m.Unwell,
 			Settled: m.Settled, Damped: m.Damped || e.damper.dampedOther(c.Name, now),
@@ -88,6 +95,21 @@ func (e *Engine) observe(now time.Time) {
 	e.o.Metrics.peers.Set(float64(len(others)))
 	e.judged = e.damper.next(now)
 }
+
+// hardware are the hardware addresses from which this node may answer.
+func (e *Engine) hardware() string {
+	var macs strings.Builder
+	for _, i := range e.interfaces {
+		if len(i.MAC) == 6 && len(i.Networks) > 0 {
+			macs.Write(i.MAC)
+		}
+	}
+	return macs.String()
+}
+
+// agent reports whether the hardware address belongs to a node whose agent was
+// heard of. That one and this node sort out between them who holds what.
+func (e *Engine) agent(mac net.HardwareAddr) bool { return e.macs[string(mac)] != "" }
 
 // returned announces anew what was taken from nodes that are back: they, and their
 // side of the network, may have gone on with it.
@@ -223,11 +245,19 @@ func (e *Engine) place(n *entry, now time.Time) (addr.Interface, error) {
 // server: a link that comes and goes would change the holder there each time.
 const standInTime = 10 * time.Second
 
+// peace takes a conflict back that is over: by the holder, who would see it.
+func (e *Engine) peace(n *entry) {
+	if n.spec.Conflict && n.hold != nil && n.want && time.Since(n.hold.since) > conflictGap && time.Since(n.rows.last) > conflictGap {
+		e.o.Reporter.Peace(n.address)
+	}
+}
+
 // report tells the API server's view of the holder where it differs from ours.
 func (e *Engine) report(n *entry) {
 	if !e.fresh || !n.known || !n.keep.IsZero() {
 		return
 	}
+	e.peace(n)
 	known := n.spec.Holder
 	switch {
 	case n.hold != nil && n.want && n.hold.epoch > 0:

@@ -265,6 +265,7 @@ func (e *Engine) sight(s wire.Sighting, now time.Time) {
 	case n.hold != nil && n.hold.on.Index == s.Index && e.doubted(n, now):
 		// A claim that counts more was heard, and now its node on the wire.
 		e.drop(n, "other", now)
+	case e.agent(s.MAC):
 	case n.hold != nil && n.hold.on.Index == s.Index:
 		e.o.Metrics.conflicts.Inc()
 		defend, report := n.rows.seen(s.MAC, now)

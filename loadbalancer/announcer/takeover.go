@@ -162,6 +162,10 @@ func (e *Engine) persistent(n *entry, now time.Time) {
 		return
 	}
 	a.reported = true
+	if e.agent(a.mac) {
+		e.logger.Info("A node whose agent cannot be reached has an address", "address", n.address, "node", e.macs[string(a.mac)])
+		return
+	}
 	e.logger.Info("Another host has an address that this node should take", "address", n.address, "mac", a.mac.String())
 	e.o.Metrics.conflicts.Inc()
 	e.o.Reporter.Conflict(n.spec, a.mac)

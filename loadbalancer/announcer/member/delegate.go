@@ -16,7 +16,7 @@ var (
 	_ memberlist.EventDelegate = delegate{}
 )
 
-// Bits of NodeMeta's byte. An agent ignores those that it does not know.
+// Bits of NodeMeta's first byte. An agent ignores those that it does not know.
 const (
 	metaSettled = 1 << iota
 	metaUnwell
@@ -34,17 +34,17 @@ func (s State) encode() []byte {
 	if s.Damped {
 		b |= metaDamped
 	}
-	return []byte{b}
+	return append([]byte{b}, s.MACs[:min(len(s.MACs), 6*maxMACs)]...)
 }
 
 func decodeState(b []byte) State {
 	if len(b) == 0 {
 		return State{}
 	}
-	return State{Settled: b[0]&metaSettled != 0, Unwell: b[0]&metaUnwell != 0, Damped: b[0]&metaDamped != 0}
+	return State{Settled: b[0]&metaSettled != 0, Unwell: b[0]&metaUnwell != 0, Damped: b[0]&metaDamped != 0, MACs: string(b[1:])}
 }
 
-// NodeMeta is one byte: the agent's State.
+// NodeMeta is the agent's State: a byte and the hardware addresses.
 func (d delegate) NodeMeta(int) []byte {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()

@@ -75,7 +75,13 @@ type State struct {
 	Unwell bool
 	// Damped: it has come and gone too often lately.
 	Damped bool
+	// MACs are the hardware addresses of its interfaces, of 6 bytes each, one after
+	// the other; at most maxMACs.
+	MACs string
 }
+
+// maxMACs leaves room in what memberlist tells of a node.
+const maxMACs = 32
 
 // Group is the agents that can reach each other. Its methods may be called from
 // several goroutines and never block.

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/klog/v2"
 
@@ -82,6 +83,7 @@ func translateAddress(a netip.Addr, v *v1alpha1.VirtualIP, endpoints slicesOf) a
 	for _, s := range v.Spec.Services {
 		out.Services = append(out.Services, announcer.Service{Namespace: s.Namespace, Name: s.Name, UID: string(s.UID)})
 	}
+	out.Conflict = apimeta.IsStatusConditionTrue(v.Status.Conditions, v1alpha1.VirtualIPAddressConflict)
 	if h := v.Status.Holder; h != nil {
 		out.Holder = &announcer.Holding{Node: h.Name, Interface: h.Interface, Since: h.Since.Time, Epoch: h.Epoch}
 	}
