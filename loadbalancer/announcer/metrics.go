@@ -19,6 +19,7 @@ type Metrics struct {
 	peers      prometheus.Gauge
 	takeovers  *prometheus.CounterVec
 	silence    prometheus.Histogram
+	duration   prometheus.Histogram
 	adopted    prometheus.Counter
 	lost       *prometheus.CounterVec
 	announced  *prometheus.CounterVec
@@ -41,6 +42,10 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Name:    "onelb_node_takeover_silence_seconds",
 			Help:    "How long nobody had answered for an address on the wire when this node took it: since the last answer, or since it began to ask. Not counted: addresses that were handed over.",
 			Buckets: []float64{.02, .05, .1, .2, .3, .5, 1, 2, 5}}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "onelb_node_takeover_duration_seconds",
+			Help:    "Time from noticing that the holder of an address is gone, or is to be relieved, to having the address. With an agent that is gone while its node answers, it includes the rest of the lifetime of the address.",
+			Buckets: []float64{.02, .05, .1, .2, .5, 1, 2, 5, 10, 20}}),
 		adopted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "onelb_node_adopted_total", Help: "Addresses found in the kernel at start and kept."}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -56,7 +61,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		renewFails: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "onelb_node_renew_failures_total", Help: "Failed renewals of an address in the kernel."}),
 	}
-	for _, c := range []prometheus.Collector{m.held, m.peers, m.takeovers, m.silence, m.adopted, m.lost, m.announced, m.conflicts, m.renewFails} {
+	for _, c := range []prometheus.Collector{m.held, m.peers, m.takeovers, m.silence, m.duration, m.adopted, m.lost, m.announced, m.conflicts, m.renewFails} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -183,6 +183,9 @@ func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 		silence = time.Since(n.ask.silence)
 		e.o.Metrics.silence.Observe(silence.Seconds())
 	}
+	if !n.free.IsZero() {
+		e.o.Metrics.duration.Observe(now.Sub(n.free).Seconds())
+	}
 	reason := e.reason(n)
 	// Not to be relieved until the next evaluation says so: the old holder may
 	// still be heard.

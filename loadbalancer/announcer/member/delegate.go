@@ -3,6 +3,7 @@ package member
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -14,6 +15,7 @@ type delegate struct{ g *Group }
 var (
 	_ memberlist.Delegate      = delegate{}
 	_ memberlist.EventDelegate = delegate{}
+	_ memberlist.PingDelegate  = delegate{}
 )
 
 // Bits of NodeMeta's first byte. An agent ignores those that it does not know.
@@ -80,7 +82,21 @@ func (d delegate) receive(b []byte) {
 	d.g.merge(claims, true)
 }
 
-func (d delegate) NotifyJoin(n *memberlist.Node) { d.NotifyUpdate(n) }
+func (d delegate) NotifyJoin(n *memberlist.Node) {
+	d.NotifyUpdate(n)
+	d.NotifyPingComplete(n, 0, nil)
+}
+
+// AckPayload is what answers to pings carry besides: nothing.
+func (delegate) AckPayload() []byte { return nil }
+
+func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
+	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	if _, live := d.g.live[n.Name]; live {
+		d.g.heard[n.Name] = time.Now()
+	}
+}
 
 func (d delegate) NotifyUpdate(n *memberlist.Node) {
 	d.g.mu.Lock()
@@ -92,7 +108,11 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 func (d delegate) NotifyLeave(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
+	if heard, ok := d.g.heard[n.Name]; ok && n.Name != d.g.name {
+		d.g.died(time.Since(heard))
+	}
 	delete(d.g.live, n.Name)
+	delete(d.g.heard, n.Name)
 	d.g.notify()
 }
 

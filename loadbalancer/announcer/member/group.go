@@ -53,6 +53,9 @@ type Options struct {
 	Enter func(func() error) error
 	// Logger for memberlist's own messages.
 	Logger klog.Logger
+	// Died is called when another agent begins to count as dead, with the time since
+	// it was heard of last by this one. It must not block. Nil: not called.
+	Died func(silence time.Duration)
 }
 
 // Peer is another agent.
@@ -90,6 +93,7 @@ type Group struct {
 	port   int
 	enter  func(func() error) error
 	logger klog.Logger
+	died   func(silence time.Duration)
 	ring   ring // used by Run only
 
 	changed chan struct{} // holds one token if there is something to Drain
@@ -100,6 +104,7 @@ type Group struct {
 	self   netip.Addr
 	peers  map[string]netip.Addr
 	live   map[string]State
+	heard  map[string]time.Time // when a live agent answered a ping or joined
 	claims map[key]Claim
 	dirty  map[key]struct{}
 	ready  bool
@@ -113,11 +118,14 @@ func New(o Options) (*Group, error) {
 		return nil, errors.New("gossip needs a node name, a key file and a port")
 	}
 	g := &Group{
-		name: o.Name, port: o.Port, enter: o.Enter, logger: o.Logger,
+		name: o.Name, port: o.Port, enter: o.Enter, logger: o.Logger, died: o.Died,
 		ring:    ring{file: o.KeyFile, delay: keyDelay},
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		peers: map[string]netip.Addr{}, live: map[string]State{},
+		peers: map[string]netip.Addr{}, live: map[string]State{}, heard: map[string]time.Time{},
 		claims: map[key]Claim{}, dirty: map[key]struct{}{},
+	}
+	if g.died == nil {
+		g.died = func(time.Duration) {}
 	}
 	if g.enter == nil {
 		g.enter = func(f func() error) error { return f() }
@@ -284,6 +292,7 @@ func (g *Group) reset(ready bool) {
 	g.ready = ready
 	if !ready {
 		clear(g.live)
+		clear(g.heard)
 	}
 	g.notify()
 }

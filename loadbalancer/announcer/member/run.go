@@ -76,7 +76,7 @@ func (r *run) start(self netip.Addr) error {
 	c.BindAddr, c.BindPort = self.String(), r.g.port
 	c.AdvertiseAddr, c.AdvertisePort = self.String(), r.g.port
 	c.Keyring = r.g.ring.keys
-	c.Delegate, c.Events = delegate{r.g}, delegate{r.g}
+	c.Delegate, c.Events, c.Ping = delegate{r.g}, delegate{r.g}, delegate{r.g}
 	c.Logger = logger(r.g.logger)
 	err := r.g.enter(func() error {
 		inner, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{

@@ -137,7 +137,14 @@ func TestFailoverWithoutAPIServer(t *testing.T) {
 	w := newWorld(t)
 	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
 	w.must(w.StopAPIServer())
-	time.Sleep(2 * time.Second)
+	for _, n := range w.Nodes() { // they work from what they kept on disk
+		w.must(n.Agent().Restart())
+		w.calm()
+	}
+	time.Sleep(3 * time.Second) // until they no longer wait for it
+	if r, changes := x.Result(), x.changes(); changes > 0 || r.Longest.Duration > 150*time.Millisecond {
+		t.Errorf("restarts without the API server: %v, %d changes", r, changes)
+	}
 	w.must(before.Link(lab.Private).Cut())
 	t.Cleanup(func() { w.must(before.Link(lab.Private).Clear()) })
 	w.eventually("another node answers", func() error { return x.otherThan(before) })
