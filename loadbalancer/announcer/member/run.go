@@ -105,10 +105,10 @@ func (r *run) start(self netip.Addr) error {
 func Config(name string) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = name
-	c.ProbeInterval = 80 * time.Millisecond
-	c.ProbeTimeout = 40 * time.Millisecond
+	c.ProbeInterval = 100 * time.Millisecond
+	c.ProbeTimeout = 50 * time.Millisecond
 	c.SuspicionMult = 2
-	c.GossipInterval = 25 * time.Millisecond
+	c.GossipInterval = 50 * time.Millisecond
 	c.PushPullInterval = 15 * time.Second
 	c.TCPTimeout = 2 * time.Second
 	// While one is remembered as dead it is still told of it, and so learns that

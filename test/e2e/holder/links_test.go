@@ -43,7 +43,7 @@ func TestPartitionAndHeal(t *testing.T) {
 			now := w.holder(w.addrs[0])
 			time.Sleep(time.Second)
 			x.end(t)
-			if mac := now.Link(lab.Private).MAC().String(); mac != larger {
+			if mac(now) != larger {
 				t.Errorf("%s has it, not the one on the larger side", now.ShortName())
 			}
 			if last := x.bothUntil(); last.Sub(at) > healed {

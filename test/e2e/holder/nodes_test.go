@@ -44,7 +44,7 @@ func TestEligibility(t *testing.T) {
 		})
 		w.kubectl("label", "node", want.ShortName(), label+"=yes")
 		w.kubectl("patch", "addresspool", "lan", "--type=merge", "-p", `{"spec":{"l2":{"nodeSelector":{"matchLabels":{"`+label+`":"yes"}}}}}`)
-		if now := w.moved(x, before, 150*time.Millisecond); now != want {
+		if now := w.moved(x, before, noticeable); now != want {
 			t.Errorf("%s has it, the pool names %s", now.ShortName(), want.ShortName())
 		}
 	})
@@ -53,7 +53,7 @@ func TestEligibility(t *testing.T) {
 		before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
 		t.Cleanup(func() { w.kubectl("label", "node", before.ShortName(), exclude+"-") })
 		w.kubectl("label", "node", before.ShortName(), exclude+"=")
-		w.moved(x, before, 150*time.Millisecond)
+		w.moved(x, before, noticeable)
 	})
 }
 

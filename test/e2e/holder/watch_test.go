@@ -16,8 +16,11 @@ import (
 	"github.com/onelb/onelb/test/lab"
 )
 
-// whoHasLimit is how long an answer is waited for.
-const whoHasLimit = 60 * time.Millisecond
+const (
+	whoHasEvery = 20 * time.Millisecond
+	// whoHasLimit is how long an answer is waited for.
+	whoHasLimit = 60 * time.Millisecond
+)
 
 // watch asks the wire for the address all the time, and the API server who it
 // thinks has it.
@@ -27,9 +30,16 @@ type watch struct {
 	stop func()
 
 	mu      sync.Mutex // guards the rest
+	tries   []try
 	answers []answer
 	dual    []time.Time // questions that two answered
 	holders []v1alpha1.Holder
+}
+
+// try is a question, and whether anybody answered it.
+type try struct {
+	at time.Time
+	ok bool
 }
 
 type answer struct {
@@ -40,7 +50,7 @@ type answer struct {
 func (w *world) watch(a netip.Addr) *watch {
 	x := &watch{}
 	x.last.Store("")
-	x.Prober = lab.Probe(w.t.Context(), 20*time.Millisecond, func(ctx context.Context) error {
+	x.Prober = lab.Probe(w.t.Context(), whoHasEvery, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, whoHasLimit)
 		defer cancel()
 		begin := time.Now()
@@ -48,11 +58,12 @@ func (w *world) watch(a netip.Addr) *watch {
 		if err != nil {
 			return err
 		}
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.tries = append(x.tries, try{begin, len(found) > 0})
 		if len(found) == 0 {
 			return errNobody
 		}
-		x.mu.Lock()
-		defer x.mu.Unlock()
 		if len(found) > 1 {
 			x.dual = append(x.dual, begin)
 		}
@@ -89,6 +100,52 @@ func (x *watch) poll(ctx context.Context, c client.Interface, name string) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// outage is the longest time in which no question was answered: the number of
+// questions, since the machine that runs all this may stand still for a while.
+func (x *watch) outage() time.Duration {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	slices.SortFunc(x.tries, func(a, b try) int { return a.at.Compare(b.at) })
+	longest, row := 0, 0
+	for _, t := range x.tries {
+		if row++; t.ok {
+			row = 0
+		}
+		longest = max(longest, row)
+	}
+	return time.Duration(longest) * whoHasEvery
+}
+
+// overlap is the time from the first answer of the one machine to the last of the
+// other one; negative: they never answered at the same time.
+func (x *watch) overlap(next, before string) time.Duration {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var first, last time.Time
+	for _, a := range x.answers {
+		if a.mac == next && (first.IsZero() || a.at.Before(first)) {
+			first = a.at
+		}
+		if a.mac == before && a.at.After(last) {
+			last = a.at
+		}
+	}
+	return last.Sub(first)
+}
+
+// others are the machines that answered besides these.
+func (x *watch) others(known ...string) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var out []string
+	for _, a := range x.answers {
+		if !slices.Contains(known, a.mac) && !slices.Contains(out, a.mac) {
+			out = append(out, a.mac)
+		}
+	}
+	return out
 }
 
 // changes is how often an answer came from another machine than the one before it:
@@ -157,15 +214,14 @@ func (x *watch) bothUntil() time.Time {
 }
 
 // end stops the watch and reports what it saw.
-func (x *watch) end(t *testing.T) (r lab.ProbeResult, changes int) {
+func (x *watch) end(t *testing.T) {
 	t.Helper()
-	r, changes = x.Stop(), x.changes()
+	r, changes, outage := x.Stop(), x.changes(), x.outage()
 	x.stop()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	t.Logf("who-has: %v; changes of who answers: %d; two answered %d questions", r, changes, len(x.dual))
+	t.Logf("longest outage %v; who-has: %v; changes of who answers: %d; two answered %d questions", outage, r, changes, len(x.dual))
 	for _, h := range x.holders {
 		t.Logf("the API server knew: %s, epoch %d, since %s", h.Name, h.Epoch, h.Since.Format("15:04:05.000"))
 	}
-	return r, changes
 }
