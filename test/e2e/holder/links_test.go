@@ -83,7 +83,7 @@ func TestFlapping(t *testing.T) {
 	}
 	w.calm()
 	x.end(t)
-	if n, known := x.moves(), x.known(); n > 1 || known > 3 {
+	if n, known := x.moves(), x.known(); n > 3 || known > 3 {
 		t.Errorf("%d moves, %d known to the API server", n, known)
 	}
 	w.holder(w.addrs[0], first)
