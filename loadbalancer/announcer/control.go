@@ -89,6 +89,16 @@ func (e *Engine) controlTargets(on addr.Interface) []netip.Addr {
 	return out
 }
 
+// controlled reports whether the address is asked for in a conversation of now.
+func (e *Engine) controlled(a netip.Addr, now time.Time) bool {
+	for _, c := range e.controls {
+		if c.targets[a] && now.Sub(c.asked) <= controlIdle {
+			return true
+		}
+	}
+	return false
+}
+
 // answer takes in an answer of a live node.
 func (c *control) answer(a netip.Addr, mac net.HardwareAddr, now time.Time) {
 	if !c.targets[a] {

@@ -255,6 +255,9 @@ func (e *Engine) sight(s wire.Sighting, now time.Time) {
 		c.answer(s.Address, s.MAC, now)
 	}
 	n := e.entries[s.Address]
+	if n == nil && !e.controlled(s.Address, now) {
+		e.interest.Delete(s.Address) // a node's own address, of a conversation that is over
+	}
 	switch {
 	case n == nil:
 	case n.ask != nil && n.ask.on.Index == s.Index:
