@@ -25,6 +25,8 @@ func TestAgentsAreNoStrangers(t *testing.T) {
 		if _, _, conflicts := w.counts(); conflicts != 0 {
 			t.Errorf("reported %d times", conflicts)
 		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if w.state.MACs != string(eth.MAC) {
 			t.Errorf("told the others of %x", w.state.MACs)
 		}
@@ -38,18 +40,18 @@ func TestConflictEnds(t *testing.T) {
 		after(30 * time.Second)
 		w.Sighted(wire.Sighting{Address: vip4, MAC: stranger, Index: eth.Index})
 		after(50 * time.Second)
-		if n := w.reports.peace; n > 0 {
+		if _, n := w.reports.counts(); n > 0 {
 			t.Errorf("%d times taken back while it may go on", n)
 		}
 		after(20 * time.Second)
-		if n := w.reports.peace; n == 0 {
+		if _, n := w.reports.counts(); n == 0 {
 			t.Error("never taken back")
 		}
 		w.SetCluster(wanted())
 		after(time.Second)
-		before := w.reports.peace
+		_, before := w.reports.counts()
 		after(time.Minute)
-		if now := w.reports.peace; now > before {
+		if _, now := w.reports.counts(); now > before {
 			t.Error("taken back again although the API server knows")
 		}
 	})

@@ -224,6 +224,13 @@ func (r *reports) Peace(netip.Addr) {
 	r.peace++
 }
 
+// counts are the moves told, and the conflicts that were taken back.
+func (r *reports) counts() (moved, peace int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.moved), r.peace
+}
+
 func (r *reports) holder(a netip.Addr) (h *announcer.Holding, told bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

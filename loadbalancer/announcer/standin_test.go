@@ -31,12 +31,13 @@ func TestStandsInOnTheSmallerSide(t *testing.T) {
 		if c := w.lastClaim(); !c.StandIn || c.Epoch != 6 || c.Node != "me" {
 			t.Errorf("claimed %+v", c)
 		}
-		if n := len(w.reports.moved); n != 0 {
+		if n, _ := w.reports.counts(); n != 0 {
 			t.Errorf("told %d times, at once", n)
 		}
 		after(20 * time.Second)
-		if h, told := w.reports.holder(vip4); !told || h.Epoch != 6 || len(w.reports.moved) != 1 {
-			t.Errorf("after a while: told %+v and %d times", h, len(w.reports.moved))
+		h, told := w.reports.holder(vip4)
+		if n, _ := w.reports.counts(); !told || h.Epoch != 6 || n != 1 {
+			t.Errorf("after a while: told %+v and %d times", h, n)
 		}
 		w.set(func() { w.members = live("me", "other") })
 		expect(t, w, false, "when the holder is back")
