@@ -57,7 +57,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Help: "Announcements sent: gratuitous ARP (a pair of request and reply counts once) and unsolicited neighbour advertisements."},
 			[]string{"family"}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "onelb_node_conflicts_total", Help: "Claims of other hardware addresses to an address this node holds."}),
+			Name: "onelb_node_conflicts_total", Help: "Claims of hosts without an agent of ours to an address that this node holds or should take."}),
 		renewFails: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "onelb_node_renew_failures_total", Help: "Failed renewals of an address in the kernel."}),
 	}
