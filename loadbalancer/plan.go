@@ -26,6 +26,9 @@ type poolView struct {
 	Priority   int32
 	Router     *v1alpha1.RouterSpec
 	Interfaces []string
+	// NodeSelector and NodePreferences as in the VirtualIP's spec.
+	NodeSelector    string
+	NodePreferences []v1alpha1.NodeWeight
 	// ShareAcross lets Services of different namespaces share an address.
 	ShareAcross bool
 	selectors
@@ -223,6 +226,7 @@ func addressOf(addrs []netip.Addr, f ipam.Family) netip.Addr {
 func detailFor(svc *corev1.Service, w want, p *poolView, inner bool) virtualip.Detail {
 	d := virtualip.Detail{
 		Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster, Interfaces: p.Interfaces,
+		NodeSelector: p.NodeSelector, NodePreferences: p.NodePreferences,
 		Share: w.Share, Ports: sharedPorts(svc, w.Share), Retain: w.Retain,
 	}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {

@@ -23,6 +23,7 @@ import (
 	"github.com/onelb/onelb/api/client"
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
 // Defaults of an AddressPool, for objects that were made before the API server
@@ -42,6 +43,8 @@ type poolSet struct {
 	events   *events
 	routers  []string
 	queue    workqueue.TypedRateLimitingInterface[string]
+	placer   placer            // nil: none
+	placed   map[string]string // what placer was told last, by pool; used by Run only
 
 	mu      sync.Mutex // guards views
 	views   map[string]*poolView
@@ -51,8 +54,9 @@ type poolSet struct {
 func newPoolSet(c client.AddressPools, inf cache.SharedIndexInformer, a Allocator, e *events, routers []string) *poolSet {
 	return &poolSet{
 		client: c, informer: inf, ipam: a, events: e, routers: routers,
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
-		views: map[string]*poolView{}, invalid: map[string]error{},
+		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
+		placed: map[string]string{},
+		views:  map[string]*poolView{}, invalid: map[string]error{},
 	}
 }
 
@@ -228,14 +232,41 @@ func (p *poolSet) Run(ctx context.Context) {
 		if quit {
 			return
 		}
-		if err := p.writeStatus(ctx, name); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Cannot write the status of an AddressPool; trying again", "addressPool", name)
+		if err := errors.Join(p.writeStatus(ctx, name), p.place(ctx, name)); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Cannot bring an AddressPool to its status or its addresses; trying again", "addressPool", name)
 			p.queue.AddRateLimited(name)
 		} else {
 			p.queue.Forget(name)
 		}
 		p.queue.Done(name)
 	}
+}
+
+// placer brings what a pool says of interfaces and nodes to its addresses.
+type placer interface {
+	// HasSynced reports whether all addresses are known.
+	HasSynced() bool
+	Place(ctx context.Context, pool string, d virtualip.Detail) error
+}
+
+// place lets the addresses that Services have follow an edit of their pool. One
+// that cannot be used changes nothing.
+func (p *poolSet) place(ctx context.Context, name string) error {
+	p.mu.Lock()
+	v := p.views[name]
+	p.mu.Unlock()
+	if v == nil || v.Problem != nil || p.placer == nil || !p.placer.HasSynced() {
+		return nil
+	}
+	says := fmt.Sprint(v.Interfaces, v.NodeSelector, v.NodePreferences)
+	if p.placed[name] == says {
+		return nil
+	}
+	if err := p.placer.Place(ctx, name, virtualip.Detail{Interfaces: v.Interfaces, NodeSelector: v.NodeSelector, NodePreferences: v.NodePreferences}); err != nil {
+		return fmt.Errorf("place addresses of AddressPool %s: %w", name, err)
+	}
+	p.placed[name] = says
+	return nil
 }
 
 func (p *poolSet) writeStatus(ctx context.Context, name string) error {
@@ -389,11 +420,10 @@ func viewOf(pool *v1alpha1.AddressPool) (*poolView, error) {
 			v.Router.Forward = v1alpha1.ForwardNodePort
 		}
 	}
-	var err error
-	if v.selectors, err = selectorsOf(pool.Spec); err != nil {
-		return v, err
-	}
-	return v, nil
+	var err1, err2 error
+	v.selectors, err1 = selectorsOf(pool.Spec)
+	v.NodeSelector, v.NodePreferences, err2 = nodesOf(pool.Spec.L2)
+	return v, errors.Join(err1, err2)
 }
 
 // unusable is a pool that gives nothing, and keeps serving what it has given.

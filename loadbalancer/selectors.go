@@ -42,6 +42,29 @@ func selectorOf(field string, s *metav1.LabelSelector) (labels.Selector, error) 
 	return out, nil
 }
 
+// nodesOf writes the selectors of nodes in one line each, which the node agents
+// read back. One that cannot be used is left out, and the pool gives no addresses
+// then.
+func nodesOf(l2 *v1alpha1.L2Spec) (selector string, preferences []v1alpha1.NodeWeight, err error) {
+	if l2 == nil {
+		return "", nil, nil
+	}
+	s, err := selectorOf("l2.nodeSelector", l2.NodeSelector)
+	errs := []error{err}
+	if s != nil {
+		selector = s.String()
+	}
+	for i, p := range l2.NodePreferences {
+		s, err := selectorOf(fmt.Sprintf("l2.nodePreferences[%d].selector", i), &p.Selector)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		preferences = append(preferences, v1alpha1.NodeWeight{Weight: p.Weight, Selector: s.String()})
+	}
+	return selector, preferences, errors.Join(errs...)
+}
+
 // admit says why a Service may not use the pool; nil if it may. ns are the
 // labels of its namespace, nil while they are not known.
 func (p *poolView) admit(svc *corev1.Service, ns labels.Set) error {

@@ -91,6 +91,57 @@ func TestSpecOfPool(t *testing.T) {
 	}
 }
 
+func TestNodesOfAPool(t *testing.T) {
+	pool := l2Pool("p")
+	pool.Spec.L2 = &v1alpha1.L2Spec{
+		NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"edge": "yes"}, MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "old", Operator: metav1.LabelSelectorOpDoesNotExist}}},
+		NodePreferences: []v1alpha1.NodePreference{{Weight: 7, Selector: metav1.LabelSelector{MatchLabels: map[string]string{"rack": "a"}}}},
+	}
+	v, err := viewOf(pool)
+	if err != nil || v.NodeSelector != "edge=yes,!old" || !slices.Equal(v.NodePreferences, []v1alpha1.NodeWeight{{Weight: 7, Selector: "rack=a"}}) {
+		t.Errorf("%+v, %v", v, err)
+	}
+	d := detailFor(testService(), want{}, v, false)
+	if d.NodeSelector != v.NodeSelector || !slices.Equal(d.NodePreferences, v.NodePreferences) {
+		t.Errorf("%+v", d)
+	}
+	pool.Spec.L2.NodePreferences[0].Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Is"}}
+	if _, err := viewOf(pool); err == nil || !strings.Contains(err.Error(), "spec.l2.nodePreferences[0].selector") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// An edit of a pool reaches the addresses that Services have.
+func TestAddressesFollowTheirPool(t *testing.T) {
+	h := newHarness(t, []runtime.Object{readyNode("n1", "10.20.0.11")}, l2Pool("private"))
+	h.runLibrary()
+	h.create(namedService("web"))
+	h.eventually("it has an address", func() bool { return len(h.addressesOf("web")) == 1 })
+	for _, l2 := range []*v1alpha1.L2Spec{
+		{Interfaces: []string{"eth1"}, NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"edge": "a"}}},
+		{NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"edge": "b"}}},
+		nil,
+	} {
+		pool, err := h.onelb.AddressPools().Get(t.Context(), "private", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool.Spec.L2 = l2
+		if _, err := h.onelb.AddressPools().Update(t.Context(), pool, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		want, err := viewOf(pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.eventually("the VirtualIP follows", func() bool {
+			v, err := h.onelb.VirtualIPs().Get(t.Context(), h.addressesOf("web")[0], metav1.GetOptions{})
+			return err == nil && v.Spec.NodeSelector == want.NodeSelector && slices.Equal(v.Spec.Interfaces, want.Interfaces) && len(v.Spec.Services) == 1
+		})
+	}
+}
+
 func TestStatusOfADrainingPool(t *testing.T) {
 	pool := l2Pool("p")
 	st := ipam.PoolStatus{Name: "p", Reason: ipam.ReasonDraining, Message: "why", NetworkID: 3, ReservationID: 7, IPv4: ipam.Counts{Total: 9, Used: 2}}

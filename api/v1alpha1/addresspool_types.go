@@ -187,6 +187,28 @@ type L2Spec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Interfaces []string `json:"interfaces,omitempty"`
+
+	// NodeSelector names the nodes that may hold the addresses. Default: all.
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+
+	// NodePreferences are nodes that come before others when an address needs
+	// one. A node's weight is the sum of those whose selector it matches. An
+	// address does not leave a node for a preferred one.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	NodePreferences []NodePreference `json:"nodePreferences,omitempty"`
+}
+
+// NodePreference gives nodes a weight.
+type NodePreference struct {
+	// Weight of the nodes.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	Weight int32 `json:"weight"`
+	// Selector of the nodes.
+	Selector metav1.LabelSelector `json:"selector"`
 }
 
 // RouterSpec says which virtual router exposes the addresses, and how.

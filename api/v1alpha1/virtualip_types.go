@@ -123,9 +123,25 @@ type VirtualIPSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Interfaces []string `json:"interfaces,omitempty"`
+	// NodeSelector is copied from the pool, see L2Spec, written like "a=b,!c".
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	NodeSelector string `json:"nodeSelector,omitempty"`
+	// NodePreferences are copied from the pool, see L2Spec.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	NodePreferences []NodeWeight `json:"nodePreferences,omitempty"`
 	// Router is the virtual router that holds the address (role Router).
 	// +optional
 	Router *VirtualIPRouter `json:"router,omitempty"`
+}
+
+// NodeWeight is a NodePreference with the selector in one line.
+type NodeWeight struct {
+	Weight int32 `json:"weight"`
+	// +kubebuilder:validation:MaxLength=4096
+	Selector string `json:"selector"`
 }
 
 // ServiceReference names a Service and the very object that had that name.
@@ -164,7 +180,7 @@ type VirtualIPRouter struct {
 }
 
 // VirtualIPStatus has two writers: the cloud-controller-manager writes all but
-// Holder, the node agent that holds the address writes Holder. Both patch
+// Holder and the condition AddressConflict, which node agents write. Both patch
 // their own fields only.
 type VirtualIPStatus struct {
 	// Phase of the address' life.
@@ -180,7 +196,7 @@ type VirtualIPStatus struct {
 	// ReleasedAt is when OpenNebula had the address back; quarantine counts from here.
 	// +optional
 	ReleasedAt *metav1.Time `json:"releasedAt,omitempty"`
-	// Conditions: OnHold.
+	// Conditions: OnHold, AddressConflict.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -209,6 +225,8 @@ type RouterState struct {
 const (
 	// VirtualIPOnHold is true when the address is on hold in OpenNebula.
 	VirtualIPOnHold = "OnHold"
+	// VirtualIPAddressConflict is true while a host that is no node claims the address.
+	VirtualIPAddressConflict = "AddressConflict"
 )
 
 // VirtualIPList is a list of VirtualIPs.

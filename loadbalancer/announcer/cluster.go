@@ -41,9 +41,17 @@ type Address struct {
 	Local bool `json:"local,omitempty"`
 	// Endpoints are the nodes with a ready endpoint, sorted (Local only).
 	Endpoints []string `json:"endpoints,omitempty"`
+	// Selected: only nodes in Nodes may take it.
+	Selected bool `json:"selected,omitempty"`
+	// Nodes that the pool names, sorted (Selected only).
+	Nodes []string `json:"nodes,omitempty"`
+	// Weights of preferred nodes.
+	Weights map[string]int `json:"weights,omitempty"`
 	// Interfaces are names or regular expressions of the interfaces that may
 	// have it. None: the one with an address in the same network.
 	Interfaces []string `json:"interfaces,omitempty"`
+	// Conflict: the API server knows that a stranger claims it.
+	Conflict bool `json:"conflict,omitempty"`
 	// Holder as it is known to the API server.
 	Holder *Holding `json:"holder,omitempty"`
 }
@@ -63,6 +71,8 @@ type Holding struct {
 	Since time.Time `json:"since"`
 	// Epoch counts the takeovers of the address.
 	Epoch int64 `json:"epoch"`
+	// StandIn: until the node with the lasting claim can be reached again.
+	StandIn bool `json:"standIn,omitempty"`
 }
 
 // same reports whether both say that the same takeover happened.

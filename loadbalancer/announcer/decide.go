@@ -44,6 +44,8 @@ type Peer struct {
 	// Settled: it did not come up just now. The others are preferred for
 	// addresses that have been held before.
 	Settled bool
+	// Damped: it has come and gone often lately. All others are preferred.
+	Damped bool
 }
 
 // Subject is an address to decide on.
@@ -54,10 +56,17 @@ type Subject struct {
 	// Local: only the nodes in Endpoints may take it.
 	Local     bool
 	Endpoints []string // sorted
+	// Selected: only the nodes in Nodes may take it.
+	Selected bool
+	Nodes    []string // sorted
+	// Weights: the nodes with the highest one are preferred.
+	Weights map[string]int
 	// Created orders the placement of new addresses.
 	Created time.Time
 	// Claim is the best one known; zero if there is none.
 	Claim member.Claim
+	// StandIn is the best claim of those who stand in for Claim's node.
+	StandIn member.Claim
 	// Recent: it was taken for the first time just now, so others may not have
 	// heard of it.
 	Recent bool
@@ -124,13 +133,18 @@ func (v View) stand(d *Decision, s Subject, p plan) {
 	d.NotBefore = s.Free.Add(time.Duration(d.Rank) * Step)
 }
 
-// holder is the live node that has claimed s and not released it.
+// holder is the live node that has claimed s and not released it; if there is none,
+// the one that stands in for it.
 func (v View) holder(s Subject) (string, bool) {
-	if s.Claim.IsZero() || s.Claim.Released {
-		return "", false
+	for _, c := range []member.Claim{s.Claim, s.StandIn} {
+		if c.IsZero() || c.Released {
+			continue
+		}
+		if p, ok := v.peer(c.Node); ok && p.Live {
+			return p.Name, true
+		}
 	}
-	p, ok := v.peer(s.Claim.Node)
-	return p.Name, ok && p.Live
+	return "", false
 }
 
 func (v View) peer(name string) (Peer, bool) {
@@ -183,13 +197,8 @@ func (v View) ordered(s Subject, reluctant bool) []string {
 		}
 	}
 	slices.SortFunc(all, func(a, b candidate) int {
-		if a.Settled != b.Settled {
-			if a.Settled {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(last(a.Damped, b.Damped), last(!a.Settled, !b.Settled),
+			cmp.Compare(s.Weights[b.Name], s.Weights[a.Name]), cmp.Compare(b.score, a.score), cmp.Compare(a.Name, b.Name))
 	})
 	names := make([]string, 0, len(all))
 	for _, c := range all {
@@ -198,14 +207,26 @@ func (v View) ordered(s Subject, reluctant bool) []string {
 	return names
 }
 
+// last sorts what is so after what is not.
+func last(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
 func eligible(p Peer, s Subject) bool {
 	if !p.Live || p.Excluded {
 		return false
 	}
-	if !s.Local {
-		return true
-	}
-	_, found := slices.BinarySearch(s.Endpoints, p.Name)
+	return (!s.Local || contains(s.Endpoints, p.Name)) && (!s.Selected || contains(s.Nodes, p.Name))
+}
+
+func contains(sorted []string, name string) bool {
+	_, found := slices.BinarySearch(sorted, name)
 	return found
 }
 

@@ -100,6 +100,25 @@ func TestDecide(t *testing.T) {
 		{"but not for a new address", func(p map[string]*announcer.Peer) { p[order[0]].Settled = false }, nil, order},
 		{"local: only nodes with endpoints", nil,
 			func(s *announcer.Subject) { s.Local, s.Endpoints = true, []string{order[2]} }, []string{order[2]}},
+		{"the pool names nodes", nil,
+			func(s *announcer.Subject) { s.Selected, s.Nodes = true, []string{order[1]} }, []string{order[1]}},
+		{"the pool names none that is there", nil, func(s *announcer.Subject) { s.Selected = true }, nil},
+		{"the pool prefers nodes", nil,
+			func(s *announcer.Subject) { s.Weights = map[string]int{order[1]: 1, order[2]: 2} }, []string{order[2], order[1], order[0]}},
+		{"a live holder is left in peace for no preference", nil,
+			func(s *announcer.Subject) { s.Claim, s.Weights = held, map[string]int{order[0]: 9} }, []string{order[1]}},
+		{"one that comes and goes is the last", func(p map[string]*announcer.Peer) { p[order[0]].Damped, p[order[1]].Settled = true, false },
+			func(s *announcer.Subject) { s.Claim = held; s.Claim.Released = true }, []string{order[2], order[1], order[0]}},
+		{"but better than nobody", func(p map[string]*announcer.Peer) { p[order[0]].Damped = true },
+			func(s *announcer.Subject) { s.Selected, s.Nodes = true, []string{order[0]} }, []string{order[0]}},
+		{"a stand-in is left in peace", func(p map[string]*announcer.Peer) { p[order[1]].Live = false },
+			func(s *announcer.Subject) {
+				s.Claim, s.StandIn = held, member.Claim{Address: base.Address, Node: order[2], Epoch: 4, StandIn: true}
+			}, []string{order[2]}},
+		{"until the holder is back", nil,
+			func(s *announcer.Subject) {
+				s.Claim, s.StandIn = held, member.Claim{Address: base.Address, Node: order[2], Epoch: 4, StandIn: true}
+			}, []string{order[1]}},
 		{"local without endpoints: nobody", nil, func(s *announcer.Subject) { s.Local = true }, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

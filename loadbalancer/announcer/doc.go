@@ -17,8 +17,11 @@
 //   - A live holder that should have an address no longer (drained, excluded,
 //     unwell, without an endpoint) keeps it until another node has it; that one
 //     takes it without waiting for silence. Somebody answers all the time.
-//   - Of two holders (after a partition) the one with the older claim lets go as
-//     soon as it hears of the other.
+//   - Silence counts only if this node's link lets through answers of live nodes.
+//   - A node on the smaller side of a partition only stands in for the one it cannot
+//     reach, and lets go when it can. Of two holders with lasting claims the one with
+//     the older claim lets go as soon as it hears of the other.
+//   - A node that comes and goes is the last choice for a while.
 //   - An address without Services is let go at once.
 //
 // Whether a kernel answers ARP where it must not (on another interface, or because

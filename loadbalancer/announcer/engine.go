@@ -58,6 +58,8 @@ type Reporter interface {
 	Moved(a Address, h Holding)
 	// Conflict tells that mac claims a, which this node holds or should take.
 	Conflict(a Address, mac net.HardwareAddr)
+	// Peace tells that nobody else claims a any more.
+	Peace(a netip.Addr)
 }
 
 // Memory keeps what a restarted Engine must know. It must not block.
@@ -125,12 +127,14 @@ type Engine struct {
 	renewAt    time.Time
 	peers      []Peer
 	damper     damper
-	unsettled  bool // the damper's opinion was told
+	judged     time.Time // when the damper's judgement changes; zero: never
 	entries    map[netip.Addr]*entry
-	dirty      bool      // evaluate all
-	heldDirty  bool      // tell Memory
-	moved      time.Time // when an address was last seen to change its holder
-	asking     int       // addresses that others are asked for often
+	controls   map[int]*control  // by interface
+	macs       map[string]string // nodes by the hardware addresses of their interfaces
+	dirty      bool              // evaluate all
+	heldDirty  bool              // tell Memory
+	moved      time.Time         // when an address was last seen to change its holder
+	asking     int               // addresses that others are asked for often
 }
 
 type update struct {
@@ -159,7 +163,7 @@ func New(o Options) (*Engine, error) {
 		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
 		updates: make(chan update, 1), sighted: make(chan wire.Sighting, sightingsBuffer), links: make(chan struct{}, 1),
 		nudged:  make(chan struct{}, 1),
-		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{},
+		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{},
 	}, nil
 }
 
@@ -332,20 +336,19 @@ func (e *Engine) adopt(now time.Time) error {
 			continue
 		}
 		h := remembered[o.Address]
-		n.hold = &hold{on: on, since: h.Since, epoch: h.Epoch, expires: now.Add(o.Valid), announceAt: now, announced: len(announceAfter)}
+		n.hold = &hold{on: on, since: h.Since, epoch: h.Epoch, standIn: h.StandIn, told: true, expires: now.Add(o.Valid), announceAt: now, announced: len(announceAfter)}
 		if n.hold.since.IsZero() {
 			n.hold.since = now
 		}
 		if h.Epoch > 0 {
-			n.claim = member.Claim{Address: o.Address, Node: e.o.Node, Epoch: h.Epoch}
-			e.o.Group.Announce(n.claim)
+			e.believe(n, member.Claim{Address: o.Address, Node: e.o.Node, Epoch: h.Epoch, StandIn: h.StandIn})
 		}
 		e.o.Metrics.adopted.Inc()
 		e.logger.Info("Found an address of ours in the kernel", "address", o.Address, "interface", on.Name, "valid", o.Valid)
 	}
 	for a, h := range remembered {
 		if n := e.entry(a); n.hold == nil && h.Epoch > 0 { // it lapsed; the count goes on
-			e.believe(n, member.Claim{Address: a, Node: e.o.Node, Epoch: h.Epoch, Released: true})
+			e.believe(n, member.Claim{Address: a, Node: e.o.Node, Epoch: h.Epoch, StandIn: h.StandIn, Released: true})
 		}
 	}
 	return nil

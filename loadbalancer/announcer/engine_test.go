@@ -46,6 +46,7 @@ type world struct {
 	claims    []member.Claim // announced by the engine
 	held      map[netip.Addr]announcer.Holding
 	filter    arpfilter.State
+	on        func(index int, asked netip.Addr) // called with each question
 	even      bool
 	ipvs      bool // kube-proxy's interface is there
 }
@@ -120,6 +121,12 @@ func (w *world) Announce(_ addr.Interface, _ netip.Addr) error {
 func (w *world) Ask(on addr.Interface, a netip.Addr, _ net.HardwareAddr) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.on != nil {
+		w.on(on.Index, a)
+	}
+	if a != vip4 {
+		return nil
+	}
 	w.asked = append(w.asked, time.Now())
 	if w.answerer != nil && (w.every == 0 || len(w.asked)%w.every == 0) {
 		w.Sighted(wire.Sighting{Address: a, MAC: w.answerer, Index: on.Index})
@@ -288,8 +295,8 @@ func TestTakesAfterSilence(t *testing.T) {
 		after(50 * time.Millisecond)
 		expect(t, w, false, "while it asks")
 		after(20 * time.Millisecond)
-		expect(t, w, true, "after three questions")
-		if asked, _, _ := w.counts(); asked != 3 {
+		expect(t, w, true, "after four questions")
+		if asked, _, _ := w.counts(); asked != 4 {
 			t.Errorf("asked %d times", asked)
 		}
 		after(100 * time.Second)

@@ -16,16 +16,22 @@ type entry struct {
 	address netip.Addr
 
 	spec     Address
+	namedAt  time.Time // when the holder in spec was named
 	known    bool      // there is, or was, a spec
 	keep     time.Time // the spec vanished; it counts until then. Zero: it is there
 	patterns addr.Patterns
 
-	claim  member.Claim
-	virgin bool      // it was known and nobody had it yet
-	first  time.Time // when somebody was seen to take it then
-	heard  time.Time // when the claim, another node\'s, came
-	free   time.Time // when nobody was seen to have it; zero: somebody has it
-	other  bool      // another live node has it
+	claim   member.Claim
+	hearsay bool         // claim is what the API server says
+	standIn member.Claim // of a node that stands in for claim's
+	// doubting: another one may have it, too; the wire is asked at doubtAt.
+	doubting bool
+	doubtAt  time.Time
+	virgin   bool      // it was known and nobody had it yet
+	first    time.Time // when somebody was seen to take it then
+	heard    time.Time // when the claim, another node\'s, came
+	free     time.Time // when nobody was seen to have it; zero: somebody has it
+	other    bool      // another live node has it
 	// leaving: that one should be relieved.
 	leaving bool
 	// handOver: this node relieves it or, if it holds the address, is relieved.
@@ -47,6 +53,9 @@ type hold struct {
 	on      addr.Interface
 	since   time.Time // wall clock
 	epoch   int64
+	standIn bool
+	told    bool      // people know
+	from    string    // the node that had it before
 	expires time.Time // the kernel drops it then or up to a second later
 
 	began      time.Time // of the announcements
@@ -105,6 +114,9 @@ func (n *entry) setSpec(a Address, logger klog.Logger) {
 		logger.Error(err, "Unusable interface pattern", "address", a.Address)
 		patterns = addr.Patterns{}
 	}
+	if h, was := a.Holder, n.spec.Holder; h != nil && !h.same(was) {
+		n.namedAt = time.Now()
+	}
 	n.spec, n.patterns, n.known, n.keep = a, patterns, true, time.Time{}
 }
 
@@ -123,8 +135,16 @@ func (n *entry) wanted(now time.Time) bool {
 	return n.known && len(n.spec.Services) > 0 && (n.keep.IsZero() || now.Before(n.keep))
 }
 
+// last is the node that had the address last, as far as is known.
+func (n *entry) last() string {
+	if n.standIn.Epoch > n.claim.Epoch {
+		return n.standIn.Node
+	}
+	return n.claim.Node
+}
+
 func (n *entry) holding(node string) Holding {
-	return Holding{Node: node, Interface: n.hold.on.Name, Since: n.hold.since, Epoch: n.hold.epoch}
+	return Holding{Node: node, Interface: n.hold.on.Name, Since: n.hold.since, Epoch: n.hold.epoch, StandIn: n.hold.standIn}
 }
 
 func earliest(a, b time.Time) time.Time {

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
@@ -59,22 +61,29 @@ func (e *Engine) observe(now time.Time) {
 			others = append(others, m.Name)
 		}
 	}
-	if e.o.Group.Ready() && e.damper.observe(others, now) {
-		// After a partition both sides announced; the one that goes on says so again.
-		for _, n := range e.entries {
-			if n.hold != nil {
-				n.hold.announce(now)
+	if e.o.Group.Ready() {
+		var nodes []string
+		for _, c := range e.cluster.Nodes {
+			if c.Name != e.o.Node {
+				nodes = append(nodes, c.Name)
 			}
 		}
+		e.returned(e.damper.observe(nodes, others, now), now)
 	}
-	state := member.State{Settled: !now.Before(e.damper.settledAt()), Unwell: e.unwell.Load()}
+	state := member.State{
+		Settled: e.damper.settled(now), Damped: e.damper.self.isDamped(now), Unwell: e.unwell.Load(), MACs: e.hardware(),
+	}
 	e.o.Group.SetState(state)
 	live[e.o.Node] = member.Member{Name: e.o.Node, State: state}
 	e.peers = e.peers[:0]
 	for _, c := range e.cluster.Nodes {
 		m, ok := live[c.Name]
+		for mac := range slices.Chunk([]byte(m.MACs), 6) {
+			e.macs[string(mac)] = c.Name
+		}
 		e.peers = append(e.peers, Peer{
-			Name: c.Name, Live: ok, Excluded: c.Excluded, Reluctant: c.Unavailable || c.Draining || m.Unwell, Settled: m.Settled,
+			Name: c.Name, Live: ok, Excluded: c.Excluded, Reluctant: c.Unavailable || c.Draining || m.Unwell,
+			Settled: m.Settled, Damped: m.Damped || e.damper.dampedOther(c.Name, now),
 		})
 		delete(live, c.Name)
 	}
@@ -84,6 +93,32 @@ func (e *Engine) observe(now time.Time) {
 	}
 	slices.SortFunc(e.peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	e.o.Metrics.peers.Set(float64(len(others)))
+	e.judged = e.damper.next(now)
+}
+
+// hardware are the hardware addresses from which this node may answer.
+func (e *Engine) hardware() string {
+	var macs strings.Builder
+	for _, i := range e.interfaces {
+		if len(i.MAC) == 6 && len(i.Networks) > 0 {
+			macs.Write(i.MAC)
+		}
+	}
+	return macs.String()
+}
+
+// agent reports whether the hardware address belongs to a node whose agent was
+// heard of. That one and this node sort out between them who holds what.
+func (e *Engine) agent(mac net.HardwareAddr) bool { return e.macs[string(mac)] != "" }
+
+// returned announces anew what was taken from nodes that are back: they, and their
+// side of the network, may have gone on with it.
+func (e *Engine) returned(names []string, now time.Time) {
+	for _, n := range e.entries {
+		if n.hold != nil && slices.Contains(names, n.hold.from) {
+			n.hold.announce(now)
+		}
+	}
 }
 
 // alone reports whether no other agent is alive.
@@ -92,12 +127,15 @@ func (e *Engine) alone() bool {
 }
 
 func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
-	if h := n.spec.Holder; h != nil && h.Epoch > 0 {
-		e.believe(n, member.Claim{Address: n.address, Node: h.Node, Epoch: h.Epoch})
+	if h := n.spec.Holder; h != nil && h.Epoch > 0 && (n.claim.IsZero() || n.hearsay) {
+		// The API server says who had it, which is better than nothing. It is not
+		// passed on: in a partition both sides may write there.
+		n.claim, n.hearsay = member.Claim{Address: n.address, Node: h.Node, Epoch: h.Epoch}, true
 	}
 	s := Subject{
 		Address: n.address, Created: n.spec.Created, Wanted: n.wanted(now), Local: n.spec.Local, Endpoints: n.spec.Endpoints,
-		Claim: n.claim, Held: n.hold != nil,
+		Selected: n.spec.Selected, Nodes: n.spec.Nodes, Weights: n.spec.Weights,
+		Claim: n.claim, StandIn: n.standIn, Held: n.hold != nil,
 	}
 	switch {
 	case n.claim.IsZero():
@@ -158,27 +196,10 @@ func (e *Engine) limitHandOver(n *entry, v View, now time.Time) {
 	}
 }
 
-// believe takes in a claim that beats the known one, and passes it on.
-func (e *Engine) believe(n *entry, c member.Claim) {
-	if c.Beats(n.claim) {
-		n.claim = c
-		e.o.Group.Announce(c)
-	}
-}
-
 // confirm makes the claim of a held address agree with the kernel, and its
 // interface with what is wanted.
 func (e *Engine) confirm(n *entry, now time.Time) {
-	mine := n.claim.Node == e.o.Node && !n.claim.Released
-	switch {
-	case mine:
-		if n.hold.epoch != n.claim.Epoch {
-			n.hold.epoch, e.heldDirty = n.claim.Epoch, true
-		}
-	case e.o.Group.Ready() && now.Sub(n.heard) >= meetTime:
-		e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.claim.Epoch + 1})
-		n.hold.epoch, e.heldDirty = n.claim.Epoch, true
-	}
+	e.confirmClaim(n, now)
 	if n.hold.expires.Sub(now) < e.o.Lifetime/2 {
 		e.renewAt = now // adopted with little time left
 	}
@@ -220,15 +241,35 @@ func (e *Engine) place(n *entry, now time.Time) (addr.Interface, error) {
 	return on, nil
 }
 
+// standInTime is how long a node stands in for another one before it tells the API
+// server: a link that comes and goes would change the holder there each time.
+const standInTime = 10 * time.Second
+
+// peace takes a conflict back that is over: by the holder, who would see it.
+func (e *Engine) peace(n *entry) {
+	if n.spec.Conflict && n.hold != nil && n.want && time.Since(n.hold.since) > conflictGap && time.Since(n.rows.last) > conflictGap {
+		e.o.Reporter.Peace(n.address)
+	}
+}
+
 // report tells the API server's view of the holder where it differs from ours.
 func (e *Engine) report(n *entry) {
 	if !e.fresh || !n.known || !n.keep.IsZero() {
 		return
 	}
+	e.peace(n)
 	known := n.spec.Holder
 	switch {
 	case n.hold != nil && n.want && n.hold.epoch > 0:
-		if h := n.holding(e.o.Node); !h.same(known) && (known == nil || known.Epoch <= h.Epoch) {
+		if n.hold.standIn && time.Since(n.hold.since) < standInTime {
+			return
+		}
+		h := n.holding(e.o.Node)
+		if !n.hold.told {
+			n.hold.told = true
+			e.o.Reporter.Moved(n.spec, h)
+		}
+		if !h.same(known) && (known == nil || known.Epoch <= h.Epoch) {
 			e.o.Reporter.Holder(n.address, &h)
 		}
 	case n.hold == nil && !n.want && !n.other && known != nil && known.Node == e.o.Node:

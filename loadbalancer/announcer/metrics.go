@@ -10,6 +10,7 @@ const (
 	reasonHandOver = "handover" // its holder is being relieved
 	reasonEven     = "even"     // its holder had many more than this node
 	reasonRetaken  = "retaken"  // this node had lost it
+	reasonStandIn  = "standin"  // its holder cannot be reached from this smaller side
 )
 
 // Metrics of an Engine.
@@ -18,6 +19,7 @@ type Metrics struct {
 	peers      prometheus.Gauge
 	takeovers  *prometheus.CounterVec
 	silence    prometheus.Histogram
+	duration   prometheus.Histogram
 	adopted    prometheus.Counter
 	lost       *prometheus.CounterVec
 	announced  *prometheus.CounterVec
@@ -34,12 +36,16 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Name: "onelb_node_peers", Help: "Live agents of other nodes."}),
 		takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "onelb_node_takeovers_total",
-			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it), handover (its holder was relieved: drained, excluded, unwell or without a local endpoint), even (its holder had more addresses than this node)."},
+			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it), handover (its holder was relieved: drained, excluded, unwell or without a local endpoint), even (its holder had more addresses than this node), standin (its holder cannot be reached, nor can most of the other nodes; it goes back when they can)."},
 			[]string{"reason"}),
 		silence: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "onelb_node_takeover_silence_seconds",
 			Help:    "How long nobody had answered for an address on the wire when this node took it: since the last answer, or since it began to ask. Not counted: addresses that were handed over.",
 			Buckets: []float64{.02, .05, .1, .2, .3, .5, 1, 2, 5}}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "onelb_node_takeover_duration_seconds",
+			Help:    "Time from noticing that the holder of an address is gone, or is to be relieved, to having the address. With an agent that is gone while its node answers, it includes the rest of the lifetime of the address.",
+			Buckets: []float64{.02, .05, .1, .2, .5, 1, 2, 5, 10, 20}}),
 		adopted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "onelb_node_adopted_total", Help: "Addresses found in the kernel at start and kept."}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -51,11 +57,11 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Help: "Announcements sent: gratuitous ARP (a pair of request and reply counts once) and unsolicited neighbour advertisements."},
 			[]string{"family"}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "onelb_node_conflicts_total", Help: "Claims of other hardware addresses to an address this node holds."}),
+			Name: "onelb_node_conflicts_total", Help: "Claims of hosts without an agent of ours to an address that this node holds or should take."}),
 		renewFails: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "onelb_node_renew_failures_total", Help: "Failed renewals of an address in the kernel."}),
 	}
-	for _, c := range []prometheus.Collector{m.held, m.peers, m.takeovers, m.silence, m.adopted, m.lost, m.announced, m.conflicts, m.renewFails} {
+	for _, c := range []prometheus.Collector{m.held, m.peers, m.takeovers, m.silence, m.duration, m.adopted, m.lost, m.announced, m.conflicts, m.renewFails} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

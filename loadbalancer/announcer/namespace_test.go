@@ -194,6 +194,7 @@ type reports struct {
 	holders   map[netip.Addr]*announcer.Holding
 	moved     []announcer.Holding
 	conflicts []string
+	peace     int
 }
 
 func (r *reports) Holder(a netip.Addr, h *announcer.Holding) {
@@ -215,6 +216,19 @@ func (r *reports) Conflict(a announcer.Address, mac net.HardwareAddr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conflicts = append(r.conflicts, a.Address.String()+" "+mac.String())
+}
+
+func (r *reports) Peace(netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.peace++
+}
+
+// counts are the moves told, and the conflicts that were taken back.
+func (r *reports) counts() (moved, peace int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.moved), r.peace
 }
 
 func (r *reports) holder(a netip.Addr) (h *announcer.Holding, told bool) {

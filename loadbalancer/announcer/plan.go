@@ -61,7 +61,7 @@ func (v View) plan() plan {
 	slices.SortStableFunc(fresh, func(a, b Subject) int { return a.Created.Compare(b.Created) })
 	for _, s := range fresh {
 		if all := v.candidates(s); len(all) > 0 {
-			n := least(load, all)
+			n := least(load, v.best(s, all))
 			p.first[s.Address] = n
 			load[n]++
 		}
@@ -70,6 +70,20 @@ func (v View) plan() plan {
 		p.move = v.even(load)
 	}
 	return p
+}
+
+// best are the candidates for a new address, which are in order, that are as good
+// as the first: damped or not, and of its weight.
+func (v View) best(s Subject, all []string) []string {
+	first, _ := v.peer(all[0])
+	worse := func(n string) bool {
+		p, _ := v.peer(n)
+		return p.Damped != first.Damped || s.Weights[n] < s.Weights[first.Name]
+	}
+	if i := slices.IndexFunc(all, worse); i > 0 {
+		return all[:i]
+	}
+	return all
 }
 
 // least is the first of those that have the fewest.
@@ -100,7 +114,7 @@ func (v View) even(load map[string]int) move {
 		for _, n := range v.candidates(s) {
 			to, _ := v.peer(n)
 			gain, points := load[holder]-load[n], score(n, s.Address)
-			if to.Settled && (gain > bestGain || gain == bestGain && gain > 1 && points > bestScore) {
+			if to.Settled && !to.Damped && s.Weights[n] >= s.Weights[holder] && (gain > bestGain || gain == bestGain && gain > 1 && points > bestScore) {
 				best, bestGain, bestScore = move{s.Address, holder, n}, gain, points
 			}
 		}

@@ -22,15 +22,7 @@ func (e *Engine) step(now time.Time) time.Time {
 		}
 	}
 	for _, c := range e.o.Group.Drain() {
-		if n := e.entry(c.Address); c.Beats(n.claim) {
-			if c.Node != n.claim.Node {
-				e.moved = now
-			}
-			if c.Node != e.o.Node {
-				n.heard = now
-			}
-			n.claim, e.dirty = c, true
-		}
+		e.heed(c, now)
 	}
 	evaluated := e.dirty
 	if evaluated {
@@ -41,11 +33,10 @@ func (e *Engine) step(now time.Time) time.Time {
 		e.renew(now)
 	}
 	next := earliest(e.refreshAt, e.renewAt)
-	if s := e.damper.settledAt(); s.After(now) {
-		next = earliest(next, s)
-		e.unsettled = true
-	} else if e.unsettled {
-		e.unsettled, e.dirty = false, true
+	if e.judged.After(now) {
+		next = earliest(next, e.judged)
+	} else if !e.judged.IsZero() {
+		e.judged, e.dirty = time.Time{}, true
 	}
 	e.asking = 0
 	for _, n := range e.entries {
@@ -86,7 +77,7 @@ func (e *Engine) tick(n *entry, now time.Time) time.Time {
 		if n.hold == nil {
 			return next
 		}
-		return earliest(next, earliest(e.announce(n, now), e.vanishing(n, now)))
+		return earliest(earliest(next, e.doubt(n, now)), earliest(e.announce(n, now), e.vanishing(n, now)))
 	case n.hold == nil && n.want:
 		return earliest(e.candidate(n, now), e.vanishing(n, now))
 	}
@@ -129,17 +120,6 @@ func (e *Engine) drop(n *entry, reason string, now time.Time) {
 	e.o.Metrics.lost.WithLabelValues(reason).Inc()
 	n.hold, n.retry, e.heldDirty, e.dirty = nil, time.Time{}, true, true
 	e.release(n)
-}
-
-// release tells the other agents that this node no longer has the address.
-func (e *Engine) release(n *entry) {
-	if n.claim.Node != e.o.Node || n.claim.Released {
-		return
-	}
-	c := n.claim
-	c.Released = true
-	e.believe(n, c)
-	e.dirty = true
 }
 
 // renew gives all held addresses their lifetime anew.
@@ -271,7 +251,13 @@ func (e *Engine) announce(n *entry, now time.Time) time.Time {
 
 // sight takes in a claim of another host.
 func (e *Engine) sight(s wire.Sighting, now time.Time) {
+	if c := e.controls[s.Index]; c != nil {
+		c.answer(s.Address, s.MAC, now)
+	}
 	n := e.entries[s.Address]
+	if n == nil && !e.controlled(s.Address, now) {
+		e.interest.Delete(s.Address) // a node's own address, of a conversation that is over
+	}
 	switch {
 	case n == nil:
 	case n.ask != nil && n.ask.on.Index == s.Index:
@@ -279,9 +265,10 @@ func (e *Engine) sight(s wire.Sighting, now time.Time) {
 	case n.hold != nil && n.hold.on.Index == s.Index && n.handOver:
 		// The successor announces itself: sooner than its claim gets here.
 		e.drop(n, "handover", now)
-	case n.hold != nil && n.hold.on.Index == s.Index && n.claim.Node != e.o.Node && !n.claim.Released && now.Sub(n.heard) < meetTime:
+	case n.hold != nil && n.hold.on.Index == s.Index && e.doubted(n, now):
 		// A claim that counts more was heard, and now its node on the wire.
 		e.drop(n, "other", now)
+	case e.agent(s.MAC):
 	case n.hold != nil && n.hold.on.Index == s.Index:
 		e.o.Metrics.conflicts.Inc()
 		defend, report := n.rows.seen(s.MAC, now)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
-	"github.com/onelb/onelb/loadbalancer/announcer/member"
 )
 
 // Asking the wire: askCount questions askInterval apart without an answer mean
@@ -15,8 +14,8 @@ import (
 // its address' lifetime is noticed at once: clients with an empty neighbour cache
 // wait from then on.
 const (
-	askInterval = 20 * time.Millisecond
-	askCount    = 3
+	askInterval = 15 * time.Millisecond
+	askCount    = 4
 	// askOften is the interval of the first candidate after an answer, if it asks
 	// for few addresses. For each of many it leaves room: a node with a thousand
 	// addresses is asked 10,000 times a second.
@@ -119,7 +118,7 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 		// so the silence proves nothing.
 		a.sent = 0
 	}
-	if a.sent >= a.needed() {
+	if a.sent >= a.needed() && (n.claim.IsZero() || e.trusted(a, now)) {
 		if a.mac != nil && n.rank > 0 {
 			// All candidates hear the silence at once. Those before this one
 			// have their turn; then everybody is asked, they included.
@@ -131,6 +130,9 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 	}
 	if err := e.o.Wire.Ask(a.on, n.address, a.mac); err != nil {
 		return e.cannot(n, err, now)
+	}
+	if !n.claim.IsZero() {
+		e.askControl(a.on, now)
 	}
 	a.sent++
 	a.next = now.Add(e.interval(n))
@@ -160,6 +162,10 @@ func (e *Engine) persistent(n *entry, now time.Time) {
 		return
 	}
 	a.reported = true
+	if e.agent(a.mac) {
+		e.logger.Info("A node whose agent cannot be reached has an address", "address", n.address, "node", e.macs[string(a.mac)])
+		return
+	}
 	e.logger.Info("Another host has an address that this node should take", "address", n.address, "mac", a.mac.String())
 	e.o.Metrics.conflicts.Inc()
 	e.o.Reporter.Conflict(n.spec, a.mac)
@@ -177,18 +183,27 @@ func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
 		silence = time.Since(n.ask.silence)
 		e.o.Metrics.silence.Observe(silence.Seconds())
 	}
+	if !n.free.IsZero() {
+		e.o.Metrics.duration.Observe(now.Sub(n.free).Seconds())
+	}
 	reason := e.reason(n)
 	// Not to be relieved until the next evaluation says so: the old holder may
 	// still be heard.
 	n.ask, n.failed, n.free, n.handOver = nil, "", time.Time{}, false
-	n.hold = &hold{on: on, since: time.Now(), epoch: n.claim.Epoch + 1, expires: now.Add(e.o.Lifetime)}
+	n.hold = &hold{on: on, since: time.Now(), from: n.last(), expires: now.Add(e.o.Lifetime)}
 	n.hold.announce(now)
 	e.announce(n, now)
-	e.believe(n, member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.hold.epoch})
+	c := e.claims(n, now)
+	n.hold.epoch, n.hold.standIn = c.Epoch, c.StandIn
 	e.heldDirty, e.dirty, e.moved = true, true, now
-	e.logger.Info("Took an address", "address", n.address, "interface", on.Name, "reason", reason, "epoch", n.hold.epoch, "silence", silence)
+	e.logger.Info("Took an address", "address", n.address, "interface", on.Name, "reason", reason, "epoch", n.hold.epoch, "standIn", n.hold.standIn, "silence", silence)
+	if n.hold.standIn {
+		reason = reasonStandIn
+	} else {
+		n.hold.told = true
+		e.o.Reporter.Moved(n.spec, n.holding(e.o.Node))
+	}
 	e.o.Metrics.takeovers.WithLabelValues(reason).Inc()
-	e.o.Reporter.Moved(n.spec, n.holding(e.o.Node))
 }
 
 func (e *Engine) reason(n *entry) string {

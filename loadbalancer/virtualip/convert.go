@@ -20,7 +20,10 @@ type Detail struct {
 	Role          v1alpha1.Role
 	TrafficPolicy v1alpha1.TrafficPolicy
 	Interfaces    []string
-	Router        *v1alpha1.VirtualIPRouter
+	// NodeSelector and NodePreferences as in the VirtualIP's spec.
+	NodeSelector    string
+	NodePreferences []v1alpha1.NodeWeight
+	Router          *v1alpha1.VirtualIPRouter
 	// Share is the key with which Services share the address; empty: none does.
 	Share string
 	// Ports are what the Service that the address is made for, or that owns it
@@ -50,7 +53,8 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 			Share:         d.Share,
 			TrafficPolicy: d.TrafficPolicy,
 			Interfaces:    slices.Clone(d.Interfaces),
-			Router:        d.Router.DeepCopy(),
+			NodeSelector:  d.NodeSelector, NodePreferences: slices.Clone(d.NodePreferences),
+			Router: d.Router.DeepCopy(),
 		},
 	}
 }
@@ -87,8 +91,9 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 			Role:          v.Spec.Role,
 			TrafficPolicy: v.Spec.TrafficPolicy,
 			Interfaces:    v.Spec.Interfaces,
-			Router:        v.Spec.Router,
-			Share:         v.Spec.Share,
+			NodeSelector:  v.Spec.NodeSelector, NodePreferences: v.Spec.NodePreferences,
+			Router: v.Spec.Router,
+			Share:  v.Spec.Share,
 		},
 	}
 	for _, o := range v.Spec.Services {

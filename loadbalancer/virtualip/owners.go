@@ -50,13 +50,41 @@ func (s *Store) Own(ctx context.Context, a netip.Addr, service v1alpha1.ServiceR
 		return map[string]any{
 			"services": refs, "share": d.Share, "retain": nil, "releaseTime": nil,
 			"trafficPolicy": d.TrafficPolicy, "interfaces": d.Interfaces, "router": d.Router,
+			"nodeSelector": d.NodeSelector, "nodePreferences": d.NodePreferences,
 		}, nil
 	})
 }
 
 func sameDetail(v *v1alpha1.VirtualIP, d Detail) bool {
-	return v.Spec.TrafficPolicy == d.TrafficPolicy && slices.Equal(v.Spec.Interfaces, d.Interfaces) && v.Spec.Share == d.Share &&
+	return v.Spec.TrafficPolicy == d.TrafficPolicy && samePlace(v, d) && v.Spec.Share == d.Share &&
 		(v.Spec.Router == nil) == (d.Router == nil) && (d.Router == nil || *v.Spec.Router == *d.Router)
+}
+
+// Place brings what d says of interfaces and nodes to all addresses of a pool that
+// Services have. Those that have it already cost nothing.
+func (s *Store) Place(ctx context.Context, pool string, d Detail) error {
+	var errs []error
+	for _, v := range s.Objects(func(v *v1alpha1.VirtualIP) bool { return v.Spec.Pool == pool && !samePlace(v, d) }) {
+		a, err := netip.ParseAddr(v.Spec.Address)
+		if err != nil {
+			continue // not one of ours
+		}
+		_, err = s.change(ctx, a, func(v *v1alpha1.VirtualIP) (map[string]any, error) {
+			if len(v.Spec.Services) == 0 || samePlace(v, d) {
+				return nil, nil
+			}
+			return map[string]any{"interfaces": d.Interfaces, "nodeSelector": d.NodeSelector, "nodePreferences": d.NodePreferences}, nil
+		})
+		if !errors.Is(err, ipam.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func samePlace(v *v1alpha1.VirtualIP, d Detail) bool {
+	return slices.Equal(v.Spec.Interfaces, d.Interfaces) &&
+		v.Spec.NodeSelector == d.NodeSelector && slices.Equal(v.Spec.NodePreferences, d.NodePreferences)
 }
 
 // Left is what became of an address that a Service was taken off.

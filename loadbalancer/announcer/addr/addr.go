@@ -52,6 +52,9 @@ func (i Interface) Has(a netip.Addr) bool {
 	return found
 }
 
+// Contains reports whether a is in one of the interface's networks.
+func (i Interface) Contains(a netip.Addr) bool { return i.match(a) >= 0 }
+
 // match is the length of the longest network of the interface that contains a,
 // -1 if none does.
 func (i Interface) match(a netip.Addr) int {

@@ -17,13 +17,18 @@ type Claim struct {
 	Epoch int64
 	// Released is true when the node has let the address go since.
 	Released bool
+	// StandIn is true when the node took the address for as long as it is apart
+	// from the node that has the lasting claim, being on the smaller side. The two
+	// kinds are kept side by side and never beat each other: who has the lasting
+	// claim has the address, the stand-in only while that one cannot be reached.
+	StandIn bool
 }
 
 // IsZero reports whether there is no claim.
 func (c Claim) IsZero() bool { return c.Node == "" }
 
 // Beats reports whether c counts and other does not, both being about one
-// address. The higher epoch counts, of equal ones the node whose name sorts
+// address and of one kind. The higher epoch counts, of equal ones the node whose name sorts
 // first, and a release counts more than the claim it ends. It is a total order:
 // whoever has seen the same claims, in whatever order, believes the same one.
 func (c Claim) Beats(other Claim) bool {
@@ -36,12 +41,33 @@ func (c Claim) Beats(other Claim) bool {
 	return c.Released && !other.Released
 }
 
+// key is what only one claim counts for.
+type key struct {
+	address netip.Addr
+	standIn bool
+}
+
+func (c Claim) key() key { return key{c.Address, c.StandIn} }
+
+// compare orders claims of different keys.
+func (c Claim) compare(other Claim) int {
+	if d := c.Address.Compare(other.Address); d != 0 || c.StandIn == other.StandIn {
+		return d
+	}
+	if c.StandIn {
+		return 1
+	}
+	return -1
+}
+
 // The wire format of a claim, after a byte with the version: flags, epoch
 // (8 bytes, big endian), length and bytes of the address, length and bytes of
 // the node's name. A list of claims has the version once.
 const (
 	version      = 1
 	flagReleased = 1
+	flagStandIn  = 2
+	flagsKnown   = flagReleased | flagStandIn
 	maxName      = 253 // of a Kubernetes node
 )
 
@@ -55,7 +81,10 @@ func Encode(claims ...Claim) []byte {
 	for _, c := range claims {
 		var flags byte
 		if c.Released {
-			flags = flagReleased
+			flags |= flagReleased
+		}
+		if c.StandIn {
+			flags |= flagStandIn
 		}
 		b = append(b, flags)
 		b = binary.BigEndian.AppendUint64(b, uint64(c.Epoch)) // #nosec G115 -- above 0
@@ -99,8 +128,8 @@ func decodeOne(b []byte) (Claim, []byte, error) {
 		return Claim{}, nil, fmt.Errorf("%w: node cut short", ErrMessage)
 	}
 	a, ok := netip.AddrFromSlice(address)
-	c := Claim{Address: a, Node: string(node), Epoch: epoch, Released: flags == flagReleased}
-	if !ok || flags > flagReleased || !c.valid() {
+	c := Claim{Address: a, Node: string(node), Epoch: epoch, Released: flags&flagReleased != 0, StandIn: flags&flagStandIn != 0}
+	if !ok || flags&^flagsKnown != 0 || !c.valid() {
 		return Claim{}, nil, fmt.Errorf("%w: value out of range", ErrMessage)
 	}
 	return c, b, nil

@@ -38,6 +38,8 @@ func TestRoundTrip(t *testing.T) {
 	want := []member.Claim{
 		{Address: v4, Node: "node-1", Epoch: 1},
 		{Address: v6, Node: "node-2", Epoch: 1 << 40, Released: true},
+		{Address: v6, Node: "node-3", Epoch: 3, StandIn: true},
+		{Address: v6, Node: "node-3", Epoch: 3, StandIn: true, Released: true},
 	}
 	got, err := member.Decode(member.Encode(want...))
 	if err != nil || !slices.Equal(got, want) {
@@ -57,7 +59,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	for name, change := range map[string]func([]byte){
 		"version":         func(b []byte) { b[0] = 9 },
-		"unknown flag":    func(b []byte) { b[1] = 2 },
+		"unknown flag":    func(b []byte) { b[1] = 4 },
 		"epoch 0":         func(b []byte) { b[9] = 0 },
 		"negative epoch":  func(b []byte) { b[2] = 0x80 },
 		"address length":  func(b []byte) { b[10] = 5 },

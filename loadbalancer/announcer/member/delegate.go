@@ -1,7 +1,9 @@
 package member
 
 import (
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -13,12 +15,14 @@ type delegate struct{ g *Group }
 var (
 	_ memberlist.Delegate      = delegate{}
 	_ memberlist.EventDelegate = delegate{}
+	_ memberlist.PingDelegate  = delegate{}
 )
 
-// Bits of NodeMeta's byte. An agent ignores those that it does not know.
+// Bits of NodeMeta's first byte. An agent ignores those that it does not know.
 const (
 	metaSettled = 1 << iota
 	metaUnwell
+	metaDamped
 )
 
 func (s State) encode() []byte {
@@ -29,17 +33,20 @@ func (s State) encode() []byte {
 	if s.Unwell {
 		b |= metaUnwell
 	}
-	return []byte{b}
+	if s.Damped {
+		b |= metaDamped
+	}
+	return append([]byte{b}, s.MACs[:min(len(s.MACs), 6*maxMACs)]...)
 }
 
 func decodeState(b []byte) State {
 	if len(b) == 0 {
 		return State{}
 	}
-	return State{Settled: b[0]&metaSettled != 0, Unwell: b[0]&metaUnwell != 0}
+	return State{Settled: b[0]&metaSettled != 0, Unwell: b[0]&metaUnwell != 0, Damped: b[0]&metaDamped != 0, MACs: string(b[1:])}
 }
 
-// NodeMeta is one byte: the agent's State.
+// NodeMeta is the agent's State: a byte and the hardware addresses.
 func (d delegate) NodeMeta(int) []byte {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
@@ -60,7 +67,7 @@ func (d delegate) LocalState(bool) []byte {
 	for _, c := range d.g.claims {
 		claims = append(claims, c)
 	}
-	slices.SortFunc(claims, func(a, b Claim) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(claims, Claim.compare)
 	return Encode(claims...)
 }
 
@@ -75,7 +82,21 @@ func (d delegate) receive(b []byte) {
 	d.g.merge(claims, true)
 }
 
-func (d delegate) NotifyJoin(n *memberlist.Node) { d.NotifyUpdate(n) }
+func (d delegate) NotifyJoin(n *memberlist.Node) {
+	d.NotifyUpdate(n)
+	d.NotifyPingComplete(n, 0, nil)
+}
+
+// AckPayload is what answers to pings carry besides: nothing.
+func (delegate) AckPayload() []byte { return nil }
+
+func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
+	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	if _, live := d.g.live[n.Name]; live {
+		d.g.heard[n.Name] = time.Now()
+	}
+}
 
 func (d delegate) NotifyUpdate(n *memberlist.Node) {
 	d.g.mu.Lock()
@@ -87,24 +108,28 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 func (d delegate) NotifyLeave(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
+	if heard, ok := d.g.heard[n.Name]; ok && n.Name != d.g.name {
+		d.g.died(time.Since(heard))
+	}
 	delete(d.g.live, n.Name)
+	delete(d.g.heard, n.Name)
 	d.g.notify()
 }
 
 // broadcast spreads one claim until enough members have it or a newer claim for
 // the address takes its place.
 type broadcast struct {
-	name    string
+	key     key
 	message []byte
 }
 
 var _ memberlist.NamedBroadcast = broadcast{}
 
-func (b broadcast) Name() string { return b.name }
+func (b broadcast) Name() string { return fmt.Sprint(b.key.address, b.key.standIn) }
 
 func (b broadcast) Invalidates(other memberlist.Broadcast) bool {
 	o, ok := other.(broadcast)
-	return ok && o.name == b.name
+	return ok && o.key == b.key
 }
 
 func (b broadcast) Message() []byte { return b.message }

@@ -29,7 +29,7 @@ import (
 // Intervals of Run. A partition that has healed is noticed within tick, since a
 // peer that answers a ping is joined at once.
 const (
-	tick         = 250 * time.Millisecond
+	tick         = 100 * time.Millisecond
 	keyInterval  = 5 * time.Second
 	pingsPerTick = 3 // peers asked each tick, however many are missing
 	firstJoin    = 2 * time.Second
@@ -53,6 +53,9 @@ type Options struct {
 	Enter func(func() error) error
 	// Logger for memberlist's own messages.
 	Logger klog.Logger
+	// Died is called when another agent begins to count as dead, with the time since
+	// it was heard of last by this one. It must not block. Nil: not called.
+	Died func(silence time.Duration)
 }
 
 // Peer is another agent.
@@ -73,7 +76,15 @@ type State struct {
 	Settled bool
 	// Unwell: something that it needs to pass on traffic is out of order.
 	Unwell bool
+	// Damped: it has come and gone too often lately.
+	Damped bool
+	// MACs are the hardware addresses of its interfaces, of 6 bytes each, one after
+	// the other; at most maxMACs.
+	MACs string
 }
+
+// maxMACs leaves room in what memberlist tells of a node.
+const maxMACs = 32
 
 // Group is the agents that can reach each other. Its methods may be called from
 // several goroutines and never block.
@@ -82,6 +93,7 @@ type Group struct {
 	port   int
 	enter  func(func() error) error
 	logger klog.Logger
+	died   func(silence time.Duration)
 	ring   ring // used by Run only
 
 	changed chan struct{} // holds one token if there is something to Drain
@@ -92,8 +104,9 @@ type Group struct {
 	self   netip.Addr
 	peers  map[string]netip.Addr
 	live   map[string]State
-	claims map[netip.Addr]Claim
-	dirty  map[netip.Addr]struct{}
+	heard  map[string]time.Time // when a live agent answered a ping or joined
+	claims map[key]Claim
+	dirty  map[key]struct{}
 	ready  bool
 	// state is what the others are to be told, told what they were.
 	state, told State
@@ -105,11 +118,14 @@ func New(o Options) (*Group, error) {
 		return nil, errors.New("gossip needs a node name, a key file and a port")
 	}
 	g := &Group{
-		name: o.Name, port: o.Port, enter: o.Enter, logger: o.Logger,
+		name: o.Name, port: o.Port, enter: o.Enter, logger: o.Logger, died: o.Died,
 		ring:    ring{file: o.KeyFile, delay: keyDelay},
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		peers: map[string]netip.Addr{}, live: map[string]State{},
-		claims: map[netip.Addr]Claim{}, dirty: map[netip.Addr]struct{}{},
+		peers: map[string]netip.Addr{}, live: map[string]State{}, heard: map[string]time.Time{},
+		claims: map[key]Claim{}, dirty: map[key]struct{}{},
+	}
+	if g.died == nil {
+		g.died = func(time.Duration) {}
 	}
 	if g.enter == nil {
 		g.enter = func(f func() error) error { return f() }
@@ -179,13 +195,13 @@ func (g *Group) Drain() []Claim {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out := make([]Claim, 0, len(g.dirty))
-	for a := range g.dirty {
-		if c, ok := g.claims[a]; ok {
+	for k := range g.dirty {
+		if c, ok := g.claims[k]; ok {
 			out = append(out, c)
 		}
 	}
 	clear(g.dirty)
-	slices.SortFunc(out, func(a, b Claim) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(out, Claim.compare)
 	return out
 }
 
@@ -200,17 +216,17 @@ func (g *Group) merge(claims []Claim, fromOthers bool) {
 			continue
 		}
 		g.mu.Lock()
-		beats := c.Beats(g.claims[c.Address])
+		beats := c.Beats(g.claims[c.key()])
 		if beats {
-			g.claims[c.Address] = c
+			g.claims[c.key()] = c
 			if fromOthers {
-				g.dirty[c.Address] = struct{}{}
+				g.dirty[c.key()] = struct{}{}
 				g.notify()
 			}
 		}
 		g.mu.Unlock()
 		if beats { // outside the lock: the queue asks for the number of members
-			g.queue.QueueBroadcast(broadcast{name: c.Address.String(), message: Encode(c)})
+			g.queue.QueueBroadcast(broadcast{key: c.key(), message: Encode(c)})
 		}
 	}
 }
@@ -276,6 +292,7 @@ func (g *Group) reset(ready bool) {
 	g.ready = ready
 	if !ready {
 		clear(g.live)
+		clear(g.heard)
 	}
 	g.notify()
 }

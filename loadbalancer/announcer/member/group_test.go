@@ -108,7 +108,7 @@ func TestGroup(t *testing.T) {
 	eventually(t, "b hears of the claim", believes(b, first))
 	eventually(t, "c hears of the claim", believes(c, first))
 
-	unwell := member.State{Settled: true, Unwell: true}
+	unwell := member.State{Settled: true, Unwell: true, Damped: true, MACs: "abcdef123456"}
 	a.SetState(unwell)
 	eventually(t, "the others know what a says of itself", func() bool {
 		for _, x := range []*agent{b, c} {
@@ -124,6 +124,12 @@ func TestGroup(t *testing.T) {
 	eventually(t, "the loser hears of the higher claim", believes(a, higher))
 	c.Announce(first) // beaten: changes nothing
 	a.Announce(member.Claim{Address: v6, Node: "node-1", Epoch: 1})
+
+	standIn := member.Claim{Address: v4, Node: "node-2", Epoch: 9, StandIn: true}
+	b.Announce(standIn)
+	eventually(t, "a stand-in stands beside the claim", believes(c, standIn))
+	c.Announce(member.Claim{Address: v4, Node: "node-3", Epoch: 3}) // and does not beat it
+	eventually(t, "the claim goes on", believes(a, member.Claim{Address: v4, Node: "node-3", Epoch: 3}))
 
 	t.Run("death", func(t *testing.T) {
 		c.stop()

@@ -114,9 +114,15 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	detector := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "onelb_node_detector_delay_seconds",
+		Help:    "Time from the last answer of another agent to this one's pings until it counted as dead. Each agent pings all others in turn, one each tenth of a second, so with many of them the time includes the wait for its turn; the agents tell each other.",
+		Buckets: []float64{.1, .2, .3, .4, .5, .75, 1, 2, 5, 10}})
+	a.registry.MustRegister(detector)
 	group, err := member.New(member.Options{
 		Name: a.o.NodeName, Port: a.o.GossipPort, KeyFile: a.o.GossipKeyFile, Enter: a.o.Enter,
 		Logger: klog.FromContext(ctx).WithName("gossip"),
+		Died:   func(silence time.Duration) { detector.Observe(silence.Seconds()) },
 	})
 	if err != nil {
 		return err

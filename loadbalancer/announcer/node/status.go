@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -51,6 +53,7 @@ type status struct {
 
 	mu      sync.Mutex // guards the rest
 	want    map[string]*announcer.Holding
+	claimed map[string]string // hardware address of the stranger that claims the address; "": nobody does any more
 	patched map[string]string // resourceVersion of the cached object that was patched last
 }
 
@@ -61,7 +64,7 @@ func newStatus(node string, vips client.VirtualIPs, cached lookup, events record
 		node: node, vips: vips, cached: cached, events: events,
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryMin, retryMax)),
-		want: map[string]*announcer.Holding{}, patched: map[string]string{},
+		want: map[string]*announcer.Holding{}, claimed: map[string]string{}, patched: map[string]string{},
 	}
 }
 
@@ -82,13 +85,25 @@ func (s *status) Moved(a announcer.Address, h announcer.Holding) {
 	}
 }
 
-// Conflict makes an event on the first Service.
+// Conflict makes an event on the first Service, and notes the condition.
 func (s *status) Conflict(a announcer.Address, mac net.HardwareAddr) {
 	if service := firstService(a); service != nil {
 		s.events.Eventf(service, corev1.EventTypeWarning, ReasonAddressConflict,
 			"The host with hardware address %s also claims address %s (seen by node %q). Find it and take the address from it, or the agents cannot reach each other",
 			mac, a.Address, s.node)
 	}
+	s.claim(a.Address, mac.String())
+}
+
+// Peace notes that a conflict is over.
+func (s *status) Peace(a netip.Addr) { s.claim(a, "") }
+
+func (s *status) claim(a netip.Addr, mac string) {
+	name := v1alpha1.VirtualIPName(a)
+	s.mu.Lock()
+	s.claimed[name] = mac
+	s.mu.Unlock()
+	s.queue.Add(name)
 }
 
 func firstService(a announcer.Address) *corev1.ObjectReference {
@@ -139,17 +154,33 @@ func (s *status) next(ctx context.Context) bool {
 func (s *status) write(ctx context.Context, name string) error {
 	v, ok := s.cached(name)
 	s.mu.Lock()
-	want := s.want[name]
+	want, wanted := s.want[name]
+	mac, claimed := s.claimed[name]
 	done := ok && s.patched[name] == v.ResourceVersion
 	if !ok {
 		delete(s.want, name)
 		delete(s.patched, name)
+		delete(s.claimed, name)
 	}
 	s.mu.Unlock()
-	if !ok || done || !s.differs(v.Status.Holder, want) {
+	if done && claimed {
+		s.queue.AddAfter(name, retryMax/10) // nobody tells that again
+	}
+	if !ok || done {
 		return nil
 	}
-	patch, err := json.Marshal(holderPatch(v.ResourceVersion, want))
+	change := map[string]any{}
+	if wanted && s.differs(v.Status.Holder, want) {
+		change["holder"] = holderValue(want)
+	}
+	if conditions := slices.Clone(v.Status.Conditions); claimed && apimeta.SetStatusCondition(&conditions, s.condition(mac, v.Generation)) {
+		change["conditions"] = conditions
+	}
+	if len(change) == 0 {
+		s.settle(name, mac)
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": v.ResourceVersion}, "status": change})
 	if err != nil {
 		return fmt.Errorf("holder of virtual IP %s: %w", name, err)
 	}
@@ -158,10 +189,20 @@ func (s *status) write(ctx context.Context, name string) error {
 	if _, err := s.vips.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		return fmt.Errorf("holder of virtual IP %s: %w", name, err)
 	}
+	s.settle(name, mac)
 	s.mu.Lock()
 	s.patched[name] = v.ResourceVersion
 	s.mu.Unlock()
 	return nil
+}
+
+// settle forgets a claim that the API server knows of.
+func (s *status) settle(name, mac string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.claimed[name] == mac {
+		delete(s.claimed, name)
+	}
 }
 
 // differs reports whether the holder must be written: never over a newer
@@ -176,13 +217,19 @@ func (s *status) differs(now *v1alpha1.Holder, want *announcer.Holding) bool {
 	return now.Epoch <= want.Epoch && (now.Epoch != want.Epoch || now.Name != want.Node || now.Interface != want.Interface)
 }
 
-func holderPatch(version string, h *announcer.Holding) map[string]any {
-	var holder *v1alpha1.Holder
-	if h != nil {
-		holder = &v1alpha1.Holder{Name: h.Node, Interface: h.Interface, Since: metav1.NewMicroTime(h.Since), Epoch: h.Epoch}
+func holderValue(h *announcer.Holding) *v1alpha1.Holder {
+	if h == nil {
+		return nil
 	}
-	return map[string]any{
-		"metadata": map[string]any{"resourceVersion": version},
-		"status":   map[string]any{"holder": holder},
+	return &v1alpha1.Holder{Name: h.Node, Interface: h.Interface, Since: metav1.NewMicroTime(h.Since), Epoch: h.Epoch}
+}
+
+// condition says who claims the address besides its holder.
+func (s *status) condition(mac string, generation int64) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.VirtualIPAddressConflict, ObservedGeneration: generation}
+	if c.Status, c.Reason, c.Message = metav1.ConditionFalse, "NoConflict", "Nobody else claims the address"; mac != "" {
+		c.Status, c.Reason = metav1.ConditionTrue, ReasonAddressConflict
+		c.Message = fmt.Sprintf("The host with hardware address %s claims the address, as seen by node %s", mac, s.node)
 	}
+	return c
 }

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/api/v1alpha1"
@@ -25,6 +27,7 @@ func translate(logger klog.Logger, cordoned bool, nodes []*corev1.Node, vips []*
 		c.Nodes = append(c.Nodes, translateNode(n, cordoned))
 	}
 	slices.SortFunc(c.Nodes, func(a, b announcer.Node) int { return cmp.Compare(a.Name, b.Name) })
+	pick := picker{logger: logger, nodes: nodes, known: map[string][]string{}}
 	for _, v := range vips {
 		if !v.Spec.Role.HeldByNode() {
 			continue
@@ -34,7 +37,9 @@ func translate(logger klog.Logger, cordoned bool, nodes []*corev1.Node, vips []*
 			logger.Error(err, "Ignored a VirtualIP without a usable address", "virtualIP", v.Name)
 			continue
 		}
-		c.Addresses = append(c.Addresses, translateAddress(a, v, endpoints))
+		out := translateAddress(a, v, endpoints)
+		pick.choose(&out, v)
+		c.Addresses = append(c.Addresses, out)
 	}
 	slices.SortFunc(c.Addresses, func(a, b announcer.Address) int { return a.Address.Compare(b.Address) })
 	return c
@@ -78,6 +83,7 @@ func translateAddress(a netip.Addr, v *v1alpha1.VirtualIP, endpoints slicesOf) a
 	for _, s := range v.Spec.Services {
 		out.Services = append(out.Services, announcer.Service{Namespace: s.Namespace, Name: s.Name, UID: string(s.UID)})
 	}
+	out.Conflict = apimeta.IsStatusConditionTrue(v.Status.Conditions, v1alpha1.VirtualIPAddressConflict)
 	if h := v.Status.Holder; h != nil {
 		out.Holder = &announcer.Holding{Node: h.Name, Interface: h.Interface, Since: h.Since.Time, Epoch: h.Epoch}
 	}
@@ -85,6 +91,50 @@ func translateAddress(a netip.Addr, v *v1alpha1.VirtualIP, endpoints slicesOf) a
 		out.Endpoints = endpointNodes(out.Services, endpoints)
 	}
 	return out
+}
+
+// picker finds the nodes that selectors match; most addresses have the same ones.
+type picker struct {
+	logger klog.Logger
+	nodes  []*corev1.Node
+	known  map[string][]string
+}
+
+// choose takes in which nodes the pool names and prefers.
+func (p picker) choose(out *announcer.Address, v *v1alpha1.VirtualIP) {
+	if v.Spec.NodeSelector != "" {
+		out.Selected, out.Nodes = true, p.matching(v.Spec.NodeSelector)
+	}
+	for _, w := range v.Spec.NodePreferences {
+		for _, n := range p.matching(w.Selector) {
+			if out.Weights == nil {
+				out.Weights = map[string]int{}
+			}
+			out.Weights[n] += int(w.Weight)
+		}
+	}
+}
+
+// matching are the names of the nodes, sorted. A selector that cannot be read was
+// not written by the cloud-controller-manager; it matches no node.
+func (p picker) matching(selector string) []string {
+	names, found := p.known[selector]
+	if found {
+		return names
+	}
+	s, err := labels.Parse(selector)
+	if err != nil {
+		p.logger.Error(err, "Unusable node selector", "selector", selector)
+		s = labels.Nothing()
+	}
+	for _, n := range p.nodes {
+		if s.Matches(labels.Set(n.Labels)) {
+			names = append(names, n.Name)
+		}
+	}
+	slices.Sort(names)
+	p.known[selector] = names
+	return names
 }
 
 // endpointNodes are the nodes with endpoints of all the Services; if no node has

@@ -27,10 +27,12 @@ func TestTranslate(t *testing.T) {
 	services := []v1alpha1.ServiceReference{{Namespace: "d", Name: "a", UID: "1"}, {Namespace: "d", Name: "b", UID: "2"}}
 	vips := []*v1alpha1.VirtualIP{
 		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.9", Role: v1alpha1.RoleRouter, Services: services}},
+		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.10", Role: v1alpha1.RoleL2, NodeSelector: "a b"}},
 		{Spec: v1alpha1.VirtualIPSpec{Address: "nonsense", Role: v1alpha1.RoleL2}},
 		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.8", Role: v1alpha1.RoleL2, Services: services,
 			TrafficPolicy: v1alpha1.TrafficPolicyLocal}},
-		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.7", Role: v1alpha1.RoleInner, Interfaces: []string{"eth1"}},
+		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.7", Role: v1alpha1.RoleInner, Interfaces: []string{"eth1"},
+			NodeSelector: "edge in (a,b),!old", NodePreferences: []v1alpha1.NodeWeight{{Weight: 3, Selector: "edge=a"}, {Weight: 2, Selector: "edge"}}},
 			Status: v1alpha1.VirtualIPStatus{Holder: &v1alpha1.Holder{Name: "n1", Interface: "eth0", Epoch: 4, Since: metav1.NewMicroTime(since)}}},
 	}
 	yes, no := true, false
@@ -45,12 +47,12 @@ func TestTranslate(t *testing.T) {
 	}
 	got := translate(klog.Background(), true, []*corev1.Node{
 		node("n2", func(n *corev1.Node) { n.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""} }),
-		node("n1", func(*corev1.Node) {}),
+		node("n1", func(n *corev1.Node) { n.Labels = map[string]string{"edge": "a"} }),
 		node("n4", func(n *corev1.Node) { n.DeletionTimestamp = &metav1.Time{Time: since} }),
 		node("n3", func(n *corev1.Node) {
 			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionTrue}}
 		}),
-		node("n5", func(n *corev1.Node) { n.Spec.Unschedulable = true }),
+		node("n5", func(n *corev1.Node) { n.Spec.Unschedulable, n.Labels = true, map[string]string{"edge": "b"} }),
 		node("n6", func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: taintAutoscaler}} }),
 	}, vips, endpoints)
 	addresses := []netip.Addr{netip.MustParseAddr("10.0.0.9")}
@@ -65,9 +67,11 @@ func TestTranslate(t *testing.T) {
 		},
 		Addresses: []announcer.Address{
 			{Address: netip.MustParseAddr("203.0.113.7"), Interfaces: []string{"eth1"},
+				Selected: true, Nodes: []string{"n1", "n5"}, Weights: map[string]int{"n1": 5, "n5": 2},
 				Holder: &announcer.Holding{Node: "n1", Interface: "eth0", Epoch: 4, Since: since}},
 			{Address: netip.MustParseAddr("203.0.113.8"), Local: true, Endpoints: []string{"n3"},
 				Services: []announcer.Service{{Namespace: "d", Name: "a", UID: "1"}, {Namespace: "d", Name: "b", UID: "2"}}},
+			{Address: netip.MustParseAddr("203.0.113.10"), Selected: true}, // it cannot be read
 		},
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {

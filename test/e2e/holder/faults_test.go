@@ -14,24 +14,46 @@ import (
 // Two lost questions in a row may be the machine's; more are an outage.
 func (w *world) unmoved(x *watch, before *lab.Node) {
 	w.t.Helper()
-	r, changes := x.end(w.t)
+	x.end(w.t)
 	if now := w.holder(w.addrs[0]); now != before {
 		w.t.Errorf("moved from %s to %s", before.ShortName(), now.ShortName())
 	}
-	if changes > 0 || r.Longest.Duration > 150*time.Millisecond {
-		w.t.Error("somebody else answered, or nobody")
+	w.quiet(x, before)
+}
+
+// quiet checks that the node, and nobody else, answered all the time. A few lost
+// questions in a row may be the machine's; more are an outage.
+func (w *world) quiet(x *watch, holder *lab.Node) {
+	w.t.Helper()
+	if others := x.others(mac(holder)); len(others) > 0 {
+		w.t.Errorf("%v answered, too", others)
+	}
+	if o := x.outage(); o > noticeable {
+		w.t.Errorf("nobody answered for %v", o)
 	}
 }
 
-// moved checks that another node has the address, that it never had two, and that
-// it stays there.
+// noticeable is an outage that is none of the test machine.
+const noticeable = 200 * time.Millisecond
+
+// both is how long a node's last answer may be on its way when the next one has
+// begun to answer.
+const both = 500 * time.Millisecond
+
+func mac(n *lab.Node) string { return n.Link(lab.Private).MAC().String() }
+
+// moved checks that another node has the address, that they did not both answer,
+// and that it stays there.
 func (w *world) moved(x *watch, before *lab.Node, limit time.Duration) *lab.Node {
 	w.t.Helper()
 	now := w.holder(w.addrs[0], before)
 	time.Sleep(300 * time.Millisecond)
-	r, changes := x.end(w.t)
-	if changes != 1 || r.Longest.Duration > limit {
-		w.t.Errorf("two answered at once, it moved twice, or nobody answered for more than %v", limit)
+	x.end(w.t)
+	if o := x.outage(); o > limit {
+		w.t.Errorf("nobody answered for %v", o)
+	}
+	if o, others := x.overlap(mac(now), mac(before)), x.others(mac(now), mac(before)); o > both || len(others) > 0 {
+		w.t.Errorf("two answered for %v; others: %v", o, others)
 	}
 	w.known(w.addrs[0], now)
 	return now
@@ -82,19 +104,6 @@ func TestAgentGoneForGood(t *testing.T) {
 	}
 }
 
-func TestStarvedAgent(t *testing.T) {
-	w := newWorld(t)
-	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
-	for range 12 {
-		w.must(before.Agent().Signal(syscall.SIGSTOP))
-		time.Sleep(400 * time.Millisecond)
-		w.must(before.Agent().Signal(syscall.SIGCONT))
-		time.Sleep(600 * time.Millisecond)
-	}
-	w.calm()
-	w.unmoved(x, before)
-}
-
 func TestDrain(t *testing.T) {
 	w := newWorld(t)
 	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
@@ -112,7 +121,7 @@ func TestDrain(t *testing.T) {
 		_, err := w.Kubectl(context.Background(), "uncordon", before.ShortName())
 		w.must(err)
 	})
-	w.moved(x, before, 150*time.Millisecond)
+	w.moved(x, before, noticeable)
 	r := requests.Stop()
 	t.Logf("new connections: %v", r)
 	if r.Failed > 0 {
@@ -128,8 +137,9 @@ func TestPowerOffAndReturn(t *testing.T) {
 	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
 	w.must(before.PowerOff())
 	w.eventually("another node answers", func() error { return x.otherThan(before) })
-	if r, changes := x.end(t); r.Longest.Duration > 3*time.Second || changes != 1 {
-		t.Error("late, or two answered")
+	x.end(t)
+	if o := x.outage(); o > 3*time.Second {
+		t.Errorf("nobody answered for %v", o)
 	}
 	w.must(before.PowerOn(t.Context()))
 	now := w.holder(w.addrs[0], before)
@@ -140,55 +150,32 @@ func TestPowerOffAndReturn(t *testing.T) {
 }
 
 func (x *watch) otherThan(n *lab.Node) error {
-	if got := x.last.Load(); got == n.Link(lab.Private).MAC().String() || got == "" {
+	if got := x.last.Load(); got == mac(n) || got == "" {
 		return errNobody
 	}
 	return nil
-}
-
-func TestPartitionAndHeal(t *testing.T) {
-	w := newWorld(t)
-	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
-	t.Cleanup(func() { w.must(w.Partition(lab.Private)) })
-	w.must(w.Partition(lab.Private, []string{before.ShortName()}))
-	w.eventually("the side without the holder is served", func() error { return x.otherThan(before) })
-	t.Logf("%d nodes hold it while apart", len(w.holders(w.addrs[0])))
-	w.must(w.Partition(lab.Private))
-	w.calm()
-	x.end(t)
-	w.known(w.addrs[0], w.holder(w.addrs[0]))
 }
 
 func TestFailoverWithoutAPIServer(t *testing.T) {
 	w := newWorld(t)
 	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
 	w.must(w.StopAPIServer())
-	time.Sleep(2 * time.Second)
+	for _, n := range w.Nodes() { // they work from what they kept on disk
+		w.must(n.Agent().Restart())
+		w.calm()
+	}
+	time.Sleep(3 * time.Second) // until they no longer wait for it
+	w.quiet(x, before)
 	w.must(before.Link(lab.Private).Cut())
 	t.Cleanup(func() { w.must(before.Link(lab.Private).Clear()) })
 	w.eventually("another node answers", func() error { return x.otherThan(before) })
-	if r, _ := x.end(t); r.Longest.Duration > 3*time.Second {
-		t.Error("late")
+	x.end(t)
+	if o := x.outage(); o > 3*time.Second {
+		t.Errorf("nobody answered for %v", o)
 	}
 	w.must(before.Link(lab.Private).Heal())
 	now := w.holder(w.addrs[0])
 	w.must(w.StartAPIServer(t.Context()))
 	w.calm()
 	w.known(w.addrs[0], now)
-}
-
-func TestDelayAndLoss(t *testing.T) {
-	w := newWorld(t)
-	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
-	link := before.Link(lab.Private)
-	t.Cleanup(func() { w.must(link.Clear()) })
-	w.must(link.Delay(200*time.Millisecond, 100*time.Millisecond))
-	w.must(link.Drop(10))
-	time.Sleep(20 * time.Second)
-	w.must(link.Clear())
-	w.calm()
-	x.end(t)
-	if n := x.changes(10); n > 1 {
-		t.Errorf("%d moves", n)
-	}
 }

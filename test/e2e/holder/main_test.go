@@ -3,19 +3,20 @@ package holder_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/onelb/onelb/api/client"
 	"github.com/onelb/onelb/test/lab"
 	"github.com/onelb/onelb/test/lab/labtest"
 )
@@ -27,6 +28,16 @@ const (
 	// patience is the longest wait for an end state.
 	patience = 60 * time.Second
 )
+
+var long = flag.Bool("long", false, "let faults that come and go last 5 and 10 minutes, as operators see them, not seconds")
+
+// lasting is how long a fault that comes and goes lasts.
+func lasting(short, full time.Duration) time.Duration {
+	if *long {
+		return full
+	}
+	return short
+}
 
 func TestMain(m *testing.M) {
 	os.Exit(labtest.Run(m, lab.Options{Name: "holder", Programs: true}))
@@ -50,6 +61,7 @@ var (
 	prepared  struct {
 		sync.Once
 		addrs []netip.Addr
+		onelb client.Interface
 		err   error
 	}
 )
@@ -58,20 +70,33 @@ var (
 type world struct {
 	*lab.Lab
 	t     *testing.T
+	onelb client.Interface
 	addrs []netip.Addr
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	l := labtest.Shared(t)
-	prepared.Do(func() { prepared.addrs, prepared.err = prepare(l) })
+	prepared.Do(func() {
+		if prepared.addrs, prepared.err = prepare(l); prepared.err == nil {
+			prepared.onelb, prepared.err = connect(l)
+		}
+	})
 	if prepared.err != nil {
 		t.Fatal(prepared.err)
 	}
 	labtest.Logs(t, l.Agent(1), l.Agent(2), l.Agent(3))
-	w := &world{Lab: l, t: t, addrs: prepared.addrs}
+	w := &world{Lab: l, t: t, onelb: prepared.onelb, addrs: prepared.addrs}
 	w.calm()
 	return w
+}
+
+func connect(l *lab.Lab) (client.Interface, error) {
+	cfg, err := l.RESTConfig(l.Control())
+	if err != nil {
+		return nil, err
+	}
+	return client.New(cfg)
 }
 
 func prepare(l *lab.Lab) ([]netip.Addr, error) {
@@ -227,72 +252,4 @@ func lines(b []byte) []string {
 		out, b = append(out, string(b[:i])), b[i+1:]
 	}
 	return out
-}
-
-// watch asks the wire for the address all the time.
-type watch struct {
-	*lab.Prober
-	last atomic.Value // string: the hardware address that answered last
-
-	mu      sync.Mutex
-	answers []answer
-}
-
-type answer struct {
-	at  time.Time
-	mac string
-}
-
-func (w *world) watch(a netip.Addr) *watch {
-	x := &watch{}
-	x.last.Store("")
-	x.Prober = lab.Probe(w.t.Context(), 20*time.Millisecond, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 60*time.Millisecond)
-		defer cancel()
-		begin := time.Now()
-		found, err := w.LAN().WhoHas(ctx, lab.Private, a)
-		if err != nil {
-			return err
-		}
-		if len(found) == 0 {
-			return errNobody
-		}
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		for _, r := range found {
-			x.answers = append(x.answers, answer{begin.Add(r.After), r.MAC.String()})
-			x.last.Store(r.MAC.String())
-		}
-		return nil
-	})
-	w.must(x.WaitAnswer(w.t.Context()))
-	return x
-}
-
-// changes is how often the next answers, so many in a row, came from somebody else:
-// with one, it counts many times if two answer at the same time.
-func (x *watch) changes(row int) int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	slices.SortFunc(x.answers, func(a, b answer) int { return a.at.Compare(b.at) })
-	n, last := 0, ""
-	for i := 0; i+row <= len(x.answers); i++ {
-		mac := x.answers[i].mac
-		if slices.ContainsFunc(x.answers[i:i+row], func(a answer) bool { return a.mac != mac }) {
-			continue
-		}
-		if last != "" && last != mac {
-			n++
-		}
-		last = mac
-	}
-	return n
-}
-
-// end stops the watch and reports what it saw.
-func (x *watch) end(t *testing.T) (r lab.ProbeResult, changes int) {
-	t.Helper()
-	r, changes = x.Stop(), x.changes(1)
-	t.Logf("who-has: %v; changes of who answers: %d", r, changes)
-	return r, changes
 }
