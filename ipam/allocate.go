@@ -132,6 +132,10 @@ func (p *pool) takeAny(f Family) (*half, error) {
 		return nil, fmt.Errorf("%s has no static %s addresses that the pool may give: %w", p.parentName(), f, ErrNoSpace)
 	}
 	if err := p.verdicts[f.index()].current(); err != nil {
+		if !p.unserved[f.index()] { // the verdict may be from before anybody asked
+			p.unserved[f.index()] = true
+			poke(p.wake)
+		}
 		return nil, p.nothingLeft(f, err)
 	}
 	return nil, nil

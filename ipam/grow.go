@@ -166,9 +166,34 @@ func (k *keeper) exhausted(ctx context.Context, f Family, err error) {
 	k.broadcast()
 	k.mu.Unlock()
 	klog.FromContext(ctx).V(2).Info("Cannot reserve more addresses", "family", f, "reason", err)
-	if reason := reasonOf(err); short && k.denied[i] != reason {
-		k.denied[i] = reason
+	if short {
+		k.tellExhausted(f, err, message)
+	}
+}
+
+// tellExhausted makes the event, once until the pool has grown again or the
+// reason is another one.
+func (k *keeper) tellExhausted(f Family, err error, message string) {
+	if reason := reasonOf(err); k.denied[f.index()] != reason {
+		k.denied[f.index()] = reason
 		k.event(EventWarning, EventAddressesExhausted, netip.Addr{}, "%s", message)
+	}
+}
+
+// tellUnserved makes the event of those who were told "none" without asking.
+func (k *keeper) tellUnserved() {
+	for i, f := range families {
+		k.mu.Lock()
+		err, message := k.verdicts[i].err, ""
+		told := !k.unserved[i] || err == nil
+		k.unserved[i] = false
+		if !told {
+			message = k.nothingLeft(f, err).Error()
+		}
+		k.mu.Unlock()
+		if !told {
+			k.tellExhausted(f, err, message)
+		}
 	}
 }
 

@@ -91,6 +91,7 @@ func (k *keeper) pass(ctx context.Context) (gone bool) {
 	if ctx.Err() != nil {
 		return false
 	}
+	k.tellUnserved()
 	gone = k.isRemoved() && k.m.drop(k.pool)
 	k.report(ctx)
 	return gone

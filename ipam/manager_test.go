@@ -179,13 +179,8 @@ func TestExhaustion(t *testing.T) {
 				t.Errorf("%q does not tell %s", err, part)
 			}
 		}
-		// The keeper may have found out while the last address was still free, when
-		// nobody was refused yet: then the next one who asks brings the event.
-		time.Sleep(askAgain)
-		if err := p.allocateErr(Request{Pool: "pub", Family: IPv4}); !errors.Is(err, ErrNoSpace) {
-			t.Error(err)
-		}
-		settle()
+		// Also if the keeper had found out while the last address was still free.
+		synctest.Wait()
 		if n := p.countEvents(EventAddressesExhausted); n != 1 {
 			t.Errorf("%d events in %v", n, p.reasons())
 		}

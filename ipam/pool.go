@@ -109,6 +109,7 @@ type pool struct {
 	waiting     [2]int // allocations that wait for an address of any kind
 	wishes      map[netip.Addr]*wish
 	verdicts    [2]verdict
+	unserved    [2]bool // somebody was refused since the keeper last told of it
 	changed     chan struct{} // closed, and replaced, when waiters should look again
 	doubt       bool          // some address is suspect
 	counters    Counters
