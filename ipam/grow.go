@@ -108,6 +108,9 @@ func (k *keeper) step(f Family) int {
 
 // grow reserves more if addresses are lacking, wanted ones first.
 func (k *keeper) grow(ctx context.Context) error {
+	if k.isDirect() {
+		return k.growDirect(ctx)
+	}
 	if err := k.grant(ctx); err != nil {
 		return err
 	}
@@ -149,7 +152,11 @@ func (k *keeper) reservationID() NetworkID {
 
 // refresh reads the reservation again after we have changed it.
 func (k *keeper) refresh(ctx context.Context) error {
-	err := k.readReservation(ctx, false)
+	read := k.readReservation
+	if k.isDirect() {
+		read = k.readDirect
+	}
+	err := read(ctx, false)
 	k.reread = err != nil
 	k.workSeq = 0
 	return err

@@ -32,6 +32,7 @@ type slot struct {
 	halves [2]*half // by Family.index; nil if there is none
 	held   bool     // as last read, or as we did
 	user   string   // who else uses it, as last read
+	direct bool     // of a pool without reservation
 }
 
 // live reports whether a record needs the slot to be on hold.
@@ -53,6 +54,9 @@ func (s *slot) any() netip.Addr {
 }
 
 func (h *half) available() bool {
+	if h.slot.direct { // given is only what is ours already
+		return h.allowed && h.rec && h.phase == Ahead && h.slot.held && !h.busy && h.suspect == 0
+	}
 	return h.allowed && !h.rec && !h.busy && h.suspect == 0 && h.slot.user == "" && (!h.slot.held || h.slot.live())
 }
 
@@ -74,6 +78,7 @@ type index struct {
 	queue  [2]freeHeap
 	nfree  [2]int
 	stamp  uint64 // source of used and ticket
+	direct bool   // the pool has no reservation
 }
 
 func newIndex() *index {
@@ -183,6 +188,9 @@ func (x *index) add(r Range, allowed func(netip.Addr) bool, lookup func(netip.Ad
 	leases := r
 	leases.Leases = nil
 	s := &span{Range: leases, slots: make([]slot, r.Size)}
+	for i := range s.slots {
+		s.slots[i].direct = x.direct
+	}
 	for _, f := range families {
 		a := r.first(f)
 		for i := 0; i < r.Size && a.IsValid(); i++ {

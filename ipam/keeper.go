@@ -36,6 +36,7 @@ type keeper struct {
 	unnamed   time.Time // since when the reservation has been without identity
 	had       bool      // a reservation of ours was read and is not known to be back
 
+	directState
 	claims map[netip.Addr]bool // records that we made to give a range back, done with
 	denied [2]string           // what kept us from reserving more, as reported
 
@@ -48,7 +49,7 @@ func newKeeper(p *pool) *keeper {
 	return &keeper{
 		pool: p, networks: p.m.networks, store: p.m.records,
 		orphans: map[netip.Addr]time.Time{}, conflicts: map[netip.Addr]conflict{}, refused: map[netip.Addr]time.Time{},
-		claims: map[netip.Addr]bool{},
+		claims: map[netip.Addr]bool{}, directState: newDirectState(p.m.opts.Claims),
 	}
 }
 
@@ -134,6 +135,9 @@ func (k *keeper) reconcile(ctx context.Context) error {
 		if k.checkDue() { // the spec has changed, or something was in doubt
 			return nil
 		}
+		if err := k.tend(ctx); err != nil {
+			return err
+		}
 		if err := k.grow(ctx); err != nil {
 			return err
 		}
@@ -171,6 +175,9 @@ func (k *keeper) next() time.Time {
 	defer k.mu.Unlock()
 	now := time.Now()
 	cloud := k.nextCheck
+	if !k.nextTend.IsZero() {
+		cloud = earlier(cloud, k.nextTend)
+	}
 	if k.doubt {
 		cloud = earlier(cloud, k.lastRead.Add(doubtGap))
 	}
@@ -239,7 +246,7 @@ func (k *keeper) plan() {
 		case r.Phase != Active:
 		case h == nil && !k.conflicts[r.Address].quiet(""):
 			k.lost = append(k.lost, r)
-		case h != nil && (!r.OnHold || !h.slot.held) && !k.conflicts[r.Address].quiet(h.slot.user):
+		case h != nil && (!r.OnHold || !h.slot.held || r.Stale) && !k.conflicts[r.Address].quiet(h.slot.user):
 			holds = append(holds, r.Address)
 		}
 	}

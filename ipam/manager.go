@@ -40,6 +40,8 @@ type Options struct {
 	// Records is asked for records while locks of the Manager are held: of the
 	// Manager it may call Notify only.
 	Records Records
+	// Claims is needed for pools without reservation.
+	Claims Claims
 	// Cluster is the first part of the names of reservations.
 	Cluster string
 	// Identity is the cluster's UID. A reservation that carries another one
@@ -287,6 +289,7 @@ func (m *Manager) adoptUnknown(ctx context.Context, by map[string][]Record) {
 		}
 		klog.FromContext(ctx).Info("Records name a pool that does not exist; serving their releases", "pool", name, "records", len(by[name]))
 		p := newPool(m, name)
+		p.learn(by[name])
 		p.setAbsent()
 		m.pools[name] = p
 	}

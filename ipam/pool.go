@@ -20,6 +20,8 @@ type PoolSpec struct {
 	Generation int64
 	// Network is what addresses are reserved from.
 	Network NetworkQuery
+	// Direct: no reservation is made, addresses are put on hold in Network itself.
+	Direct bool
 	// Ranges limits the pool; empty: all static addresses of the network.
 	Ranges []AddressRange
 	// AvoidEdges leaves out IPv4 addresses that end in .0 or .255. Those
@@ -58,7 +60,7 @@ func (s PoolSpec) clone() PoolSpec {
 func (s PoolSpec) equal(o PoolSpec) bool {
 	return s.Name == o.Name && s.Generation == o.Generation && sameQuery(s.Network, o.Network) && slices.Equal(s.Ranges, o.Ranges) &&
 		s.ChunkSize == o.ChunkSize && s.ReserveAhead == o.ReserveAhead && s.Quarantine == o.Quarantine && s.Leaving == o.Leaving &&
-		s.AvoidEdges == o.AvoidEdges && s.Draining == o.Draining
+		s.Direct == o.Direct && s.AvoidEdges == o.AvoidEdges && s.Draining == o.Draining
 }
 
 func sameQuery(a, b NetworkQuery) bool {
@@ -109,7 +111,7 @@ type pool struct {
 	waiting     [2]int // allocations that wait for an address of any kind
 	wishes      map[netip.Addr]*wish
 	verdicts    [2]verdict
-	unserved    [2]bool // somebody was refused since the keeper last told of it
+	unserved    [2]bool       // somebody was refused since the keeper last told of it
 	changed     chan struct{} // closed, and replaced, when waiters should look again
 	doubt       bool          // some address is suspect
 	counters    Counters
@@ -151,7 +153,11 @@ func (p *pool) setSpec(s PoolSpec) {
 	if p.leaving() != s.Leaving || !sameQuery(p.spec.Network, s.Network) {
 		p.parent, p.ready, p.trouble = nil, false, nil
 	}
+	if p.spec.Direct != s.Direct {
+		p.index, p.parent, p.ready = newIndex(), nil, false
+	}
 	p.spec, p.absent = s, false
+	p.index.direct = s.Direct
 	p.removed = p.removed && s.Leaving
 	p.respecced()
 }

@@ -25,7 +25,11 @@ func (k *keeper) expire(ctx context.Context) error {
 			gone[a] = true
 			continue
 		}
-		if err := k.delete(ctx, rec); err != nil {
+		end := k.delete
+		if rec.Direct {
+			end = k.reclaim
+		}
+		if err := end(ctx, rec); err != nil {
 			failed = storeError{err}
 			if !errors.Is(err, ErrConflict) {
 				return failed
