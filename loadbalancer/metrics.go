@@ -24,7 +24,7 @@ var (
 	})
 	poolAddresses = metrics.NewGaugeVec(&metrics.GaugeOpts{
 		Subsystem: "onelb", Name: "pool_addresses",
-		Help:           "Addresses of a pool by family (IPv4, IPv6) and state (total, reserved, used, free, held).",
+		Help:           "Addresses of a pool by family (IPv4, IPv6) and state (total, reserved, used, free, held, ahead, set-aside).",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"pool", "family", "state"})
 	poolReady = metrics.NewGaugeVec(&metrics.GaugeOpts{

@@ -51,6 +51,7 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 			TrafficPolicy: d.TrafficPolicy,
 			Interfaces:    slices.Clone(d.Interfaces),
 			Router:        d.Router.DeepCopy(),
+			Direct:        direct(r),
 		},
 	}
 }
@@ -94,6 +95,9 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 	for _, o := range v.Spec.Services {
 		r.Owners = append(r.Owners, ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)})
 	}
+	if v.Spec.Direct != nil {
+		recordDirect(&r, v)
+	}
 	if t := v.Status.ReleasedAt; t != nil {
 		r.ReleasedAt = t.Time
 	}
@@ -107,6 +111,8 @@ func phase(v *v1alpha1.VirtualIP) ipam.Phase {
 	switch {
 	case len(v.Spec.Services) > 0, retained(v):
 		return ipam.Active
+	case claimed(v):
+		return claimPhase(v.Spec.Direct.State)
 	case v.Status.Phase == v1alpha1.PhaseQuarantined:
 		return ipam.Quarantined
 	default:
@@ -120,6 +126,8 @@ func phaseName(p ipam.Phase) v1alpha1.Phase {
 		return v1alpha1.PhaseActive
 	case ipam.Quarantined:
 		return v1alpha1.PhaseQuarantined
+	case ipam.Claiming, ipam.Ahead, ipam.Ending, ipam.SetAside:
+		return v1alpha1.Phase(stateOf(p, false))
 	case ipam.Releasing:
 	}
 	return v1alpha1.PhaseReleasing
