@@ -500,4 +500,20 @@ func (c *client) Release(ctx context.Context, id NetworkID, a netip.Addr) error 
 	})
 }
 
-var _ Networks = (*client)(nil)
+func (c *client) Reservations(ctx context.Context) ([]Reservation, error) {
+	var all []Reservation
+	_, err := c.do(ctx, "Reservations", func() (Network, error) {
+		for _, id := range slices.Sorted(maps.Keys(c.nets)) {
+			if n := c.nets[id]; n.Owner == c.user && n.Parent != NoNetwork {
+				all = append(all, Reservation{ID: id, Name: n.Name, Attributes: maps.Clone(n.Attributes)})
+			}
+		}
+		return Network{}, nil
+	})
+	return all, err
+}
+
+var (
+	_ Networks  = (*client)(nil)
+	_ Inventory = (*client)(nil)
+)

@@ -26,15 +26,17 @@ type keeper struct {
 	storeWait backoff
 	down      error // OpenNebula did not answer the last time
 
-	work      []netip.Addr // addresses to serve, of the records as of workSeq
-	workSeq   uint64
-	lost      []Record // active, and not in the reservation
-	orphans   map[netip.Addr]time.Time
-	conflicts map[netip.Addr]conflict
-	refused   map[netip.Addr]time.Time
-	nextGrow  [2]time.Time
-	unnamed   time.Time // since when the reservation has been without identity
-	had       bool      // a reservation of ours was read and is not known to be back
+	work    []netip.Addr // addresses to serve, of the records as of workSeq
+	workSeq uint64
+	lost    []Record // active, and not in the reservation
+	orphans map[netip.Addr]time.Time
+	// toldOrphan are those that were reported and left alone.
+	toldOrphan map[netip.Addr]bool
+	conflicts  map[netip.Addr]conflict
+	refused    map[netip.Addr]time.Time
+	nextGrow   [2]time.Time
+	unnamed    time.Time // since when the reservation has been without identity
+	had        bool      // a reservation of ours was read and is not known to be back
 
 	directState
 	claims map[netip.Addr]bool // records that we made to give a range back, done with
@@ -48,7 +50,7 @@ type keeper struct {
 func newKeeper(p *pool) *keeper {
 	return &keeper{
 		pool: p, networks: p.m.networks, store: p.m.records,
-		orphans: map[netip.Addr]time.Time{}, conflicts: map[netip.Addr]conflict{}, refused: map[netip.Addr]time.Time{},
+		orphans: map[netip.Addr]time.Time{}, toldOrphan: map[netip.Addr]bool{}, conflicts: map[netip.Addr]conflict{}, refused: map[netip.Addr]time.Time{},
 		claims: map[netip.Addr]bool{}, directState: newDirectState(p.m.opts.Claims),
 	}
 }

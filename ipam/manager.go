@@ -42,6 +42,11 @@ type Options struct {
 	Records Records
 	// Claims is needed for pools without reservation.
 	Claims Claims
+	// Inventory finds reservations that no pool wants. Nil: nobody looks for them.
+	Inventory Inventory
+	// ReportOrphans leaves holds without record and reservations that no pool
+	// wants as they are, and makes an event of each.
+	ReportOrphans bool
 	// Cluster is the first part of the names of reservations.
 	Cluster string
 	// Identity is the cluster's UID. A reservation that carries another one
@@ -80,9 +85,10 @@ type Manager struct {
 	notify  chan struct{} // records have changed
 	respec  chan struct{} // the set of pools has changed
 
-	mu    sync.Mutex // guards all below
-	pools map[string]*pool
-	known bool // SetPools was called
+	mu     sync.Mutex // guards all below
+	pools  map[string]*pool
+	known  bool // SetPools was called
+	estate Estate
 }
 
 // New checks the options. It starts nothing.
@@ -222,6 +228,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	var keepers sync.WaitGroup
 	defer keepers.Wait()
+	if m.opts.Inventory != nil {
+		keepers.Go(func() { m.survey(ctx) })
+	}
 	started := map[*pool]bool{}
 	tick := time.NewTicker(m.opts.Fence / 4)
 	defer tick.Stop()

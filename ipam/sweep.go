@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -106,8 +107,13 @@ func (k *keeper) sweep(ctx context.Context) error {
 		seen[a] = since
 	}
 	k.orphans = seen
+	maps.DeleteFunc(k.toldOrphan, func(a netip.Addr, _ bool) bool { return seen[a].IsZero() })
 	for _, a := range sortedKeys(seen) {
 		if now.Sub(seen[a]) < k.m.opts.OrphanGrace || seen[a].Equal(now) {
+			continue
+		}
+		if k.m.opts.ReportOrphans {
+			k.reportOrphan(ctx, a)
 			continue
 		}
 		if err := k.networks.Release(ctx, k.reservationID(), a); err != nil {

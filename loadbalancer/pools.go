@@ -316,13 +316,16 @@ func (p *poolSet) Event(e ipam.Event) {
 	if invalid && (e.Reason == ipam.EventPoolReady || e.Reason == ipam.EventPoolNotReady) {
 		return // InvalidPool has said what is wrong; that it gives nothing follows
 	}
+	poolEvents.WithLabelValues(e.Pool, e.Reason).Inc()
 	obj, ok, err := p.informer.GetStore().GetByKey(e.Pool)
-	if err != nil || !ok {
+	pool, isPool := obj.(*v1alpha1.AddressPool)
+	if err != nil || !ok || !isPool {
+		// The pool is gone; what is left of it can still be told.
+		gone := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "AddressPool", Name: e.Pool}
+		p.events.recorder.Event(gone, string(e.Type), e.Reason, trim(e.Message))
 		return
 	}
-	if pool, ok := obj.(*v1alpha1.AddressPool); ok {
-		p.events.recorder.Event(pool, string(e.Type), e.Reason, trim(e.Message))
-	}
+	p.events.recorder.Event(pool, string(e.Type), e.Reason, trim(e.Message))
 }
 
 func poolStatus(pool *v1alpha1.AddressPool, st ipam.PoolStatus, invalid error) v1alpha1.AddressPoolStatus {
