@@ -46,6 +46,9 @@ func (k *keeper) check(ctx context.Context) error {
 	if err := k.readReservation(ctx, leaving); err != nil {
 		return err
 	}
+	if full && !leaving {
+		k.sever(k.reservationRead)
+	}
 	k.done(seq)
 	if full {
 		if err := k.sweep(ctx); err != nil {
@@ -267,7 +270,7 @@ func (k *keeper) sign(ctx context.Context, n *Network) error {
 
 // takeOver makes what was read the base of all decisions.
 func (k *keeper) takeOver(n Network, readAt uint64) {
-	k.lastRead, k.had = time.Now(), true
+	k.lastRead, k.had, k.reservationRead = time.Now(), true, n
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reservation, k.ready, k.doubt = n.ID, k.basis == k.pool.specSeq, false

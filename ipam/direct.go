@@ -108,7 +108,7 @@ func (k *keeper) checkDirect(ctx context.Context, seq int, full, leaving bool) e
 	if full {
 		return k.trim(ctx)
 	}
-	if k.isVacant() {
+	if k.isVacant() && !slices.ContainsFunc(k.store.List(), func(r Record) bool { return r.Pool == k.name }) {
 		k.setRemoved(false)
 	}
 	return nil

@@ -179,6 +179,35 @@ func crashDirect(t *testing.T, method string, effect bool) {
 	}
 }
 
+// TestDirectRemovedInUse: the pool goes while its addresses are being released.
+func TestDirectRemovedInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newCloud(), newStore()
+		id := c.managedNetwork("shared", range4("10.0.0.10", 10))
+		p := start(t, c, s, nil)
+		defer p.stop()
+		spec := directPool("d")
+		spec.Quarantine = time.Second
+		p.SetPools([]PoolSpec{spec})
+		a, b := p.mustAllocate("d", IPv4).Address, p.mustAllocate("d", IPv4).Address
+		settle()
+		s.let(a, false)
+		s.let(b, true)
+		spec.Leaving = true
+		p.SetPools([]PoolSpec{spec})
+		settle()
+		if st, _ := p.PoolStatus("d"); st.Reason != ReasonLeaving {
+			t.Errorf("%+v while %s is announced", st, b)
+		}
+		s.edit(b, func(r *Record) { r.Announced = false })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if st, _ := p.PoolStatus("d"); st.Reason != ReasonRemoved || len(c.owned(id)) > 0 || len(s.all()) > 0 {
+			t.Errorf("%+v, held %v, records %v", st, c.owned(id), s.all())
+		}
+	})
+}
+
 // TestDirectLostAnswer: a hold of which the answer is lost is set aside, and
 // neither given nor released, until a person has decided.
 func TestDirectLostAnswer(t *testing.T) {

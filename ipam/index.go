@@ -264,9 +264,9 @@ func (x *index) limit(allowed func(netip.Addr) bool) {
 }
 
 // observe takes over a list of records that was read when the clock stood at
-// since; scan numbers it. It reports whether a record vanished that we did not
-// remove.
-func (x *index) observe(recs []Record, since, scan uint64, now func() uint64) (vanished bool) {
+// since; scan numbers it. elsewhere tells whether an address has a record of
+// another pool. It reports whether a record vanished that we did not remove.
+func (x *index) observe(recs []Record, since, scan uint64, elsewhere func(netip.Addr) bool, now func() uint64) (vanished bool) {
 	for _, r := range recs {
 		h := x.byAddr[r.Address]
 		if h == nil {
@@ -281,7 +281,7 @@ func (x *index) observe(recs []Record, since, scan uint64, now func() uint64) (v
 	}
 	var gone []*half
 	for _, h := range x.byAddr {
-		if h.rec && h.seen != scan && h.touched <= since {
+		if h.rec && h.seen != scan && h.touched <= since && !elsewhere(h.addr) {
 			gone = append(gone, h)
 		}
 	}

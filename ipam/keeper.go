@@ -39,6 +39,8 @@ type keeper struct {
 	had        bool      // a reservation of ours was read and is not known to be back
 
 	directState
+	reservationRead Network // as last read
+
 	claims map[netip.Addr]bool // records that we made to give a range back, done with
 	denied [2]string           // what kept us from reserving more, as reported
 
@@ -130,6 +132,7 @@ func (k *keeper) settleError(ctx context.Context, err error, storeOnly bool) {
 func (k *keeper) reconcile(ctx context.Context) error {
 	if k.checkDue() {
 		if err := k.check(ctx); err != nil {
+			k.releaseAnyway(ctx, err)
 			return err
 		}
 	}
@@ -156,6 +159,25 @@ func (k *keeper) reconcile(ctx context.Context) error {
 		k.report(ctx)
 	}
 	return nil
+}
+
+// releaseAnyway serves releases while the pool's network cannot be used: the
+// reservation and its holds live on without it.
+func (k *keeper) releaseAnyway(ctx context.Context, cause error) {
+	if passing(cause) && !errors.Is(cause, ErrDenied) || k.isDirect() || k.reservationID() == NoNetwork {
+		return
+	}
+	k.workSeq = 0
+	for a, ok := k.nextWork(); ok && ctx.Err() == nil; a, ok = k.nextWork() {
+		rec, found := k.store.Get(a)
+		if !found || rec.Pool != k.name || rec.Phase != Releasing || rec.Announced || rec.Direct {
+			continue
+		}
+		if err := k.release(ctx, rec); err != nil {
+			klog.FromContext(ctx).Error(err, "Cannot release an address; trying again", "address", a)
+			return
+		}
+	}
 }
 
 // doubtGap is the least time between two readings for a doubt about an address.

@@ -89,6 +89,8 @@ type Manager struct {
 	pools  map[string]*pool
 	known  bool // SetPools was called
 	estate Estate
+
+	comparedAt time.Time // of compareAll, which only Run's goroutine calls
 }
 
 // New checks the options. It starts nothing.
@@ -282,6 +284,7 @@ func (m *Manager) scan(ctx context.Context) time.Duration {
 	for _, p := range m.sorted() {
 		p.observe(by[p.name], since, id)
 	}
+	m.compareAll()
 	return max(scanGap, scanShare*time.Since(start))
 }
 

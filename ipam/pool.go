@@ -113,7 +113,9 @@ type pool struct {
 	verdicts    [2]verdict
 	unserved    [2]bool       // somebody was refused since the keeper last told of it
 	changed     chan struct{} // closed, and replaced, when waiters should look again
-	doubt       bool          // some address is suspect
+	overlap     Finding
+	severed     []AddressRange
+	doubt       bool // some address is suspect
 	counters    Counters
 }
 
@@ -185,7 +187,14 @@ func (p *pool) respecced() {
 	poke(p.wake)
 }
 
-func (p *pool) allows(a netip.Addr) bool { return p.spec.limits().allow(a) }
+// allows reports whether the pool may give the address anew. The caller holds p.mu.
+func (p *pool) allows(a netip.Addr) bool {
+	return p.spec.limits().allow(a) && !slices.ContainsFunc(p.severed, func(r AddressRange) bool { return r.contains(a) })
+}
+
+func (r AddressRange) contains(a netip.Addr) bool {
+	return r.Start.BitLen() == a.BitLen() && !a.Less(r.Start) && !r.End.Less(a)
+}
 
 func (p *pool) countOutside() {
 	for i, f := range families {
@@ -263,12 +272,20 @@ func (p *pool) observe(recs []Record, since, scan uint64) {
 	defer p.mu.Unlock()
 	p.records = recs
 	p.recordsSeq++
+	if p.removed && p.spec.Direct && len(recs) > 0 {
+		p.removed = false // of a call that came late
+		p.respecced()
+	}
 	p.used = [2]int{}
 	for _, r := range recs {
 		p.used[familyOf(r.Address).index()]++
 	}
 	before := p.index.nfree
-	if p.index.observe(recs, since, scan, func() uint64 { return p.m.clock.Add(1) }) {
+	elsewhere := func(a netip.Addr) bool {
+		r, ok := p.m.records.Get(a)
+		return ok && r.Pool != p.name
+	}
+	if p.index.observe(recs, since, scan, elsewhere, func() uint64 { return p.m.clock.Add(1) }) {
 		p.doubt = true
 	}
 	if p.index.nfree != before {

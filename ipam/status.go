@@ -66,6 +66,10 @@ type PoolStatus struct {
 	NetworkName   string
 	ReservationID NetworkID
 	IPv4, IPv6    Counts
+	// Overlap tells of other pools that could give the same addresses.
+	Overlap Finding
+	// Stranded tells of addresses in use that the pool would not give any more.
+	Stranded Finding
 }
 
 // Counts returns the counts of a family.
@@ -126,6 +130,7 @@ func (p *pool) status() PoolStatus {
 		s.ReservationID = p.reservation
 	}
 	s.IPv4, s.IPv6 = p.counts(IPv4), p.counts(IPv6)
+	s.Overlap, s.Stranded = p.overlap, p.stranded()
 	return s
 }
 

@@ -37,7 +37,7 @@ func (k *keeper) expire(ctx context.Context) error {
 			}
 			continue
 		}
-		gone[a] = true
+		gone[a] = !rec.Direct // its record stays, and is IPAM's
 	}
 	return failed
 }

@@ -346,7 +346,20 @@ func poolStatus(pool *v1alpha1.AddressPool, st ipam.PoolStatus, invalid error) v
 		c.Status = metav1.ConditionFalse
 	}
 	apimeta.SetStatusCondition(&next.Conditions, c)
+	setFinding(&next.Conditions, v1alpha1.PoolOverlapping, st.Overlap, pool.Generation)
+	setFinding(&next.Conditions, v1alpha1.PoolStranded, st.Stranded, pool.Generation)
 	return next
+}
+
+// setFinding keeps a condition that is there only while there is something to say.
+func setFinding(conditions *[]metav1.Condition, kind string, f ipam.Finding, generation int64) {
+	if f.Reason == "" {
+		apimeta.RemoveStatusCondition(conditions, kind)
+		return
+	}
+	apimeta.SetStatusCondition(conditions, metav1.Condition{
+		Type: kind, Status: metav1.ConditionTrue, Reason: f.Reason, Message: f.Message, ObservedGeneration: generation,
+	})
 }
 
 func networkID(id ipam.NetworkID) *int32 {

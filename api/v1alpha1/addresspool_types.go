@@ -248,7 +248,7 @@ type AddressPoolStatus struct {
 	// IPv6 counts the IPv6 addresses.
 	// +optional
 	IPv6 *AddressCounts `json:"ipv6,omitempty"`
-	// Conditions: Ready.
+	// Conditions: Ready, Overlapping, Stranded.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -296,4 +296,12 @@ type AddressPoolList struct {
 const (
 	// PoolReady is true when the pool can give addresses.
 	PoolReady = "Ready"
+	// PoolOverlapping is true when another pool could give the same addresses:
+	// reason SameNetwork (the two compete) or OtherNetwork (two networks have the
+	// same addresses).
+	PoolOverlapping = "Overlapping"
+	// PoolStranded is true when addresses are in use that the pool would not give
+	// any more: reason OutsideOfSpec (the spec was changed) or RangeRemoved (the
+	// network has lost the range). They stay where they are.
+	PoolStranded = "Stranded"
 )
