@@ -19,8 +19,8 @@ const (
 	claimMost = 32
 )
 
-// directState is what a keeper knows of direct records. See direct.md in the
-// package comment, section "Without reservation".
+// directState is what a keeper knows of direct records; see "Without
+// reservation" in the package comment.
 type directState struct {
 	marks    Claims
 	attempts map[netip.Addr]attempt // that this process made, with their outcome
