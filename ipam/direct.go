@@ -181,6 +181,8 @@ func (k *keeper) growDirect(ctx context.Context) error {
 		switch err := k.claimSlot(ctx, s); {
 		case errors.Is(err, ErrInUse):
 			k.refuse(a, fmt.Errorf("somebody else uses %s in the network: %w", a, ErrInUse))
+		case errors.Is(err, ErrDenied):
+			k.refuse(a, err)
 		case err != nil:
 			return err
 		}
@@ -243,7 +245,11 @@ func (k *keeper) growDirectFamily(ctx context.Context, f Family) (bool, error) {
 		got := false
 		for _, s := range slots {
 			err := k.claimSlot(ctx, s)
-			if err != nil && !errors.Is(err, ErrInUse) {
+			switch {
+			case errors.Is(err, ErrDenied):
+				k.exhausted(ctx, f, err)
+				return false, nil
+			case err != nil && !errors.Is(err, ErrInUse):
 				return false, err
 			}
 			got = got || err == nil

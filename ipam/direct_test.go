@@ -290,6 +290,41 @@ func TestDirectDrift(t *testing.T) {
 	})
 }
 
+// TestDirectDenied: the right to hold is missing, which only a hold tells.
+func TestDirectDenied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newCloud(), newStore()
+		c.managedNetwork("shared", range4("10.0.0.10", 10))
+		p := start(t, c, s, func(_ *Options, p *process) {
+			p.client.fault = func(m string) fault {
+				if m == "Hold" {
+					return fault{err: ErrDenied}
+				}
+				return fault{}
+			}
+		})
+		defer p.stop()
+		p.SetPools([]PoolSpec{directPool("d")})
+		settle()
+		for _, r := range []Request{{Pool: "d", Family: IPv4}, {Pool: "d", Want: addr("10.0.0.15")}} {
+			if err := p.allocateErr(r); !errors.Is(err, ErrDenied) {
+				t.Error(err)
+			}
+		}
+		if err := p.allocateErr(Request{Pool: "d", Family: IPv4}); !strings.Contains(err.Error(), "USE and MANAGE") {
+			t.Error(err)
+		}
+		p.wantEvent(EventAddressesExhausted)
+		time.Sleep(10 * time.Minute)
+		if len(s.all()) > 0 || c.count("Hold") > 40 {
+			t.Errorf("%v, %d calls", s.all(), c.count("Hold"))
+		}
+		p.client.setFault(nil)
+		time.Sleep(10 * time.Minute)
+		p.mustAllocate("d", IPv4)
+	})
+}
+
 func TestDirectRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		ranges []Range
