@@ -40,6 +40,7 @@ func newDirectState(c Claims) directState {
 
 // sighting is since when a record is seen in its phase.
 type sighting struct {
+	id      string
 	phase   Phase
 	version string // only Claiming and Ending, which nobody writes but to end them
 	clock   uint64

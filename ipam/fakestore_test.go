@@ -225,6 +225,7 @@ func (v *view) Create(ctx context.Context, r Record) (Record, error) {
 		if _, ok := v.recs[r.Address]; ok {
 			return Record{}, fmt.Errorf("%s: %w", r.Address, ErrTaken)
 		}
+		r.ID = strconv.Itoa(v.version)
 		r = v.put("Create", r)
 		v.own(r, true)
 		return r, nil
@@ -276,6 +277,9 @@ func (v *view) Mark(ctx context.Context, r Record) (Record, error) {
 			return Record{}, ErrConflict
 		}
 		old.Phase, old.OnHold = r.Phase, r.OnHold
+		if r.Phase == SetAside {
+			old.Unwanted = false // it was asked for before, when the hold was ours
+		}
 		if r.Phase >= Claiming {
 			old.ReleasedAt = time.Time{}
 		}

@@ -41,6 +41,9 @@ func (m *model) checkDirect(when string, r Record) {
 // network in which a pool without reservation has its own. They do not touch
 // what is not theirs.
 func (m *model) strangerInShared() string {
+	if m.n(4) == 0 {
+		return m.unwant()
+	}
 	m.cloud.mu.Lock()
 	defer m.cloud.mu.Unlock()
 	ranges := m.cloud.nets[m.shared].ranges
@@ -58,6 +61,17 @@ func (m *model) strangerInShared() string {
 		}
 	}
 	return "stranger in the shared network"
+}
+
+// unwant is kubectl delete virtualip of an address that no Service has. Of what
+// is set aside a person deletes only what is somebody else's.
+func (m *model) unwant() string {
+	ours := m.cloud.owned(m.shared)
+	r, ok := m.some(func(r Record) bool { return r.Phase == Ahead || r.Phase == SetAside && !ours[r.Address] })
+	if ok {
+		m.store.edit(r.Address, func(r *Record) { r.Unwanted = true })
+	}
+	return "unwant"
 }
 
 // sharedAtRest: each hold of ours has a record, and each record a hold.

@@ -233,7 +233,7 @@ func (m *model) step() string {
 		return m.release()
 	case p < 64:
 		return m.meddle()
-	case p < 66:
+	case p < 65:
 		return m.stranger()
 	case p < 67:
 		return m.strangerInShared()

@@ -55,11 +55,15 @@ type Record struct {
 	ReleasedAt time.Time
 	// Version is the store's version of the record, for compare-and-swap.
 	Version string
+	// ID tells this record from an earlier or later one of the same address.
+	ID string
 	// Direct: the address is on hold in the pool's network itself, Network, and
 	// not in a reservation. OnHold then means that the hold is known to be ours.
 	Direct  bool
 	Network NetworkID // only if Direct
-	// Unwanted: somebody asks for the end of the record (only Direct).
+	// Unwanted: somebody asks for the end of the record (only Direct). Of one
+	// that is SetAside it says "the hold is not yours", and so only counts if it
+	// was asked for after it was set aside.
 	Unwanted bool
 	// Stale: the store shows people an older state than this one.
 	Stale bool

@@ -51,11 +51,11 @@ func (k *keeper) tend(ctx context.Context) error {
 
 // sight notes since when a record is in its phase.
 func (k *keeper) sight(r Record) sighting {
-	now := sighting{phase: r.Phase, clock: k.m.clock.Add(1), at: time.Now()}
+	now := sighting{id: r.ID, phase: r.Phase, clock: k.m.clock.Add(1), at: time.Now()}
 	if r.Phase == Claiming || r.Phase == Ending {
 		now.version = r.Version
 	}
-	if old, ok := k.seen[r.Address]; ok && old.phase == now.phase && old.version == now.version {
+	if old, ok := k.seen[r.Address]; ok && old.id == now.id && old.phase == now.phase && old.version == now.version {
 		return old
 	}
 	return now

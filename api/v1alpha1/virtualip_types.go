@@ -174,6 +174,10 @@ type DirectHold struct {
 	NetworkID int32 `json:"networkID"`
 	// State of the hold.
 	State DirectState `json:"state"`
+	// Kept says that the deletion of the VirtualIP was asked for before it was set
+	// aside. It ends when the hold in OpenNebula does, and not by that deletion.
+	// +optional
+	Kept bool `json:"kept,omitempty"`
 }
 
 // ServiceReference names a Service and the very object that had that name.

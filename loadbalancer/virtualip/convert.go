@@ -80,6 +80,7 @@ func compareReferences(a, b v1alpha1.ServiceReference) int {
 func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 	r := ipam.Record{
 		Address: a,
+		ID:      string(v.UID),
 		Pool:    v.Spec.Pool,
 		Phase:   phase(v),
 		OnHold:  apimeta.IsStatusConditionTrue(v.Status.Conditions, v1alpha1.VirtualIPOnHold),

@@ -68,7 +68,7 @@ func recordDirect(r *ipam.Record, v *v1alpha1.VirtualIP) {
 	d := v.Spec.Direct
 	r.Direct, r.Network = true, ipam.NetworkID(d.NetworkID)
 	r.OnHold = d.State == v1alpha1.DirectAhead || d.State == v1alpha1.DirectHeld
-	r.Unwanted = claimed(v) && !v.DeletionTimestamp.IsZero()
+	r.Unwanted = claimed(v) && !v.DeletionTimestamp.IsZero() && !d.Kept
 	shown := metav1.ConditionFalse
 	switch {
 	case r.OnHold:
@@ -102,9 +102,13 @@ func (s *Store) Mark(ctx context.Context, r ipam.Record) (ipam.Record, error) {
 		}
 		s.put(v)
 	}
+	var kept any // nil removes it
+	if state == v1alpha1.DirectSetAside && !v.DeletionTimestamp.IsZero() {
+		kept = true
+	}
 	n, err := s.patch(ctx, v, map[string]any{
 		"metadata": map[string]any{"resourceVersion": v.ResourceVersion},
-		"spec":     map[string]any{"direct": map[string]any{"state": state}},
+		"spec":     map[string]any{"direct": map[string]any{"state": state, "kept": kept}},
 	}, "")
 	if err != nil {
 		return r, fmt.Errorf("mark VirtualIP %s: %w", r.Address, err)

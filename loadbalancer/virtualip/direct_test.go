@@ -105,6 +105,9 @@ func TestTakeAgainstAnOutdatedView(t *testing.T) {
 		t.Fatalf("%+v %v", r, err)
 	}
 	v, _ = c.VirtualIPs().Get(ctx, addr.String(), metav1.GetOptions{})
+	if v.Spec.Direct.Kept {
+		t.Error("kept, although nobody has deleted it")
+	}
 	if cond := v.Status.Conditions[0]; cond.Status != metav1.ConditionUnknown || cond.Reason != "SetAside" || v.Status.Phase != v1alpha1.PhaseSetAside {
 		t.Errorf("%+v", v.Status)
 	}
@@ -118,6 +121,14 @@ func TestTakeAgainstAnOutdatedView(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("%+v", r)
 		}
+	}
+	// Had it been deleted before it was set aside, that would not say whose the hold is.
+	if r, err = s.Mark(ctx, r); err != nil || r.Unwanted {
+		t.Fatalf("%+v %v", r, err)
+	}
+	r.Phase, r.OnHold = ipam.Ahead, true
+	if r, err = s.Mark(ctx, r); err != nil || !r.Unwanted {
+		t.Fatalf("%+v %v", r, err)
 	}
 	if err := s.Delete(ctx, r); err != nil {
 		t.Error(err)
