@@ -19,7 +19,7 @@ func TestLifeOfAnAddress(t *testing.T) {
 		defer p.stop()
 		p.SetPools([]PoolSpec{basePool("pub")})
 		st := p.mustBeReady("pub")
-		if st.IPv4 != (Counts{Total: 50, Reserved: 8, Free: 50}) || st.IPv6 != (Counts{}) || st.NetworkName != "public" || st.Reason != ReasonReserved {
+		if st.IPv4 != (Counts{Total: 50, Reserved: 8, Free: 50, Ahead: 8}) || st.IPv6 != (Counts{}) || st.NetworkName != "public" || st.Reason != ReasonReserved {
 			t.Errorf("status %+v", st)
 		}
 		n := c.find("k8s", "c-pub")
