@@ -132,6 +132,10 @@ func (p *pool) takeAny(f Family) (*half, error) {
 		return nil, fmt.Errorf("%s has no static %s addresses that the pool may give: %w", p.parentName(), f, ErrNoSpace)
 	}
 	if err := p.verdicts[f.index()].current(); err != nil {
+		if !p.unserved[f.index()] { // the verdict may be from before anybody asked
+			p.unserved[f.index()] = true
+			poke(p.wake)
+		}
 		return nil, p.nothingLeft(f, err)
 	}
 	return nil, nil
@@ -151,12 +155,23 @@ func (p *pool) takeWanted(a netip.Addr) (*half, error) {
 	case h.free:
 		h.ticket = 0
 		return h, nil
+	case h.rec && h.phase == SetAside:
+		return nil, fmt.Errorf("%s is set aside, since nobody knows whether its hold in OpenNebula is ours: %w", a, ErrInUse)
+	case h.rec && (h.phase == Claiming || h.phase == Ahead || h.phase == Ending):
+		return nil, nil // it is on its way to us, or away
 	case h.rec && h.phase == Quarantined:
 		return nil, fmt.Errorf("%s was released a short while ago and is in quarantine: %w", a, ErrTaken)
 	case h.rec:
 		return nil, fmt.Errorf("%s: %w", a, ErrTaken)
 	case h.slot.user != "":
 		return nil, fmt.Errorf("%s is used by %s: %w", a, h.slot.user, ErrInUse)
+	case h.slot.direct && h.slot.held:
+		return nil, fmt.Errorf("somebody else has %s on hold in OpenNebula: %w", a, ErrInUse)
+	case h.slot.direct:
+		if w := p.wishes[a]; w != nil {
+			return nil, w.verdict.current()
+		}
+		return nil, nil
 	case h.slot.held && !h.slot.live():
 		return nil, fmt.Errorf("%s is on hold in OpenNebula without a record: %w", a, ErrInUse)
 	}
@@ -165,7 +180,7 @@ func (p *pool) takeWanted(a netip.Addr) (*half, error) {
 
 // create makes the record of a taken address.
 func (p *pool) create(ctx context.Context, h *half, r Request) (Record, error) {
-	rec, err := p.m.records.Create(ctx, Record{Address: h.addr, Pool: p.name, Owners: []Owner{r.Owner}, Phase: Active, Detail: r.Detail})
+	rec, err := p.give(ctx, Record{Address: h.addr, Pool: p.name, Owners: []Owner{r.Owner}, Phase: Active, Detail: r.Detail}, h.slot.direct)
 	p.mu.Lock()
 	h.busy = false
 	h.touched = p.m.clock.Add(1)

@@ -32,6 +32,12 @@ func (k *keeper) check(ctx context.Context) error {
 		k.done(seq)
 		return nil
 	}
+	if spec.Direct {
+		return k.checkDirect(ctx, seq, full, leaving)
+	}
+	if err := k.mixed(); err != nil {
+		return err
+	}
 	if full && !leaving {
 		if err := k.readParent(ctx, spec); err != nil {
 			return err
@@ -39,6 +45,9 @@ func (k *keeper) check(ctx context.Context) error {
 	}
 	if err := k.readReservation(ctx, leaving); err != nil {
 		return err
+	}
+	if full && !leaving {
+		k.sever(k.reservationRead)
 	}
 	k.done(seq)
 	if full {
@@ -84,8 +93,8 @@ func (k *keeper) readParent(ctx context.Context, spec PoolSpec) error {
 	if n.Parent != NoNetwork {
 		return fmt.Errorf("network %q (%d) is a reservation itself, name the network %d that it is from: %w", n.Name, n.ID, n.Parent, ErrUnusable)
 	}
-	if !offers(n, spec.limits(), IPv4) && !offers(n, spec.limits(), IPv6) {
-		return fmt.Errorf("network %q (%d) has no static addresses%s: %w", n.Name, n.ID, inLimits(spec.limits()), ErrUnusable)
+	if err := checkRanges(n, spec.limits()); err != nil {
+		return err
 	}
 	k.setParent(n)
 	return nil
@@ -261,7 +270,7 @@ func (k *keeper) sign(ctx context.Context, n *Network) error {
 
 // takeOver makes what was read the base of all decisions.
 func (k *keeper) takeOver(n Network, readAt uint64) {
-	k.lastRead, k.had = time.Now(), true
+	k.lastRead, k.had, k.reservationRead = time.Now(), true, n
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reservation, k.ready, k.doubt = n.ID, k.basis == k.pool.specSeq, false

@@ -70,6 +70,59 @@
 // a hold of an address that was given anew, or release a hold as an orphan. The
 // address stays in the reservation, and so ours, all the while.
 //
+// # Without reservation
+//
+// A pool with PoolSpec.Direct has no reservation: single addresses of its network
+// are put on hold, next to VMs and to others who hold. The hold is the only
+// arbiter then, and a bad witness: it has no owner, a second one is refused
+// whoever made the first, and a release takes away whatever hold is there. So
+// whose a hold is stands in the record and nowhere else, and each call is made
+// once at most.
+//
+//	Claiming → (hold) → Ahead → (taken) → Active → Releasing → Quarantined
+//	              ↓       ↑ ↓                                      |
+//	           SetAside   | Ending → (release) → record deleted    |
+//	                      +----------------------------------------+
+//
+// Ahead says: the hold is ours. Allocate takes such a record, compare-and-swap,
+// without a call to OpenNebula; ReserveAhead of them are kept. A released
+// address keeps its hold, goes through quarantine and is Ahead again; what is
+// more than a chunk above ReserveAhead is let go. Both addresses of a pair have
+// a record from the hold to its end.
+//
+// A crash, or a lost answer, between any two lines:
+//
+//   - After Create(Claiming), before Hold: no hold is ours. Nobody but the maker
+//     goes on from Claiming; when the fence is over, somebody marks the record
+//     SetAside, and deletes it when a reading that began another fence later
+//     shows no hold.
+//   - After Hold, before its answer, or before Ahead is written: the same way,
+//     but the reading shows a hold. Ours, or that of somebody who was faster than
+//     us: there is no telling. The record stays SetAside: the address is neither
+//     given nor released, and an event says so. It ends when the hold is gone, or
+//     when a person deletes the record.
+//   - A refusal is an answer: the maker, who made one call, knows that nothing
+//     is there of it, and deletes the record, if it is the version that it wrote.
+//   - After Take, Releasing, Quarantined: the record says that the hold is ours.
+//   - After Mark(Ending), before Release or its answer: SetAside after the fence;
+//     then the reading decides as above. Nobody sends a second release: the
+//     first may have worked, and the hold be another's by now. The one release
+//     meets our own hold, since it is made once, from Ahead, by who won the
+//     compare-and-swap.
+//   - After Release, before Delete: SetAside, no hold, deleted.
+//
+// That a call of a dead process still arrives is what the fence is for: calls
+// about holds end half a fence after the record was written. A record is
+// deleted after a reading that began a fence after it was seen SetAside; and an
+// address without record is put on hold by whoever makes a record first.
+//
+// A hold that somebody took away shows at the next comparison. Of an active
+// address it is put back: the record says Doubtful (OnHold false) first, and
+// again OnHold when OpenNebula has said yes; a refusal is an AddressConflict. A
+// Doubtful one that is released ends SetAside, not Ahead. Two things cannot be
+// seen: a hold that was replaced by a stranger's between two comparisons, and,
+// if a record is deleted by force, that the hold was ours.
+//
 // # Failure
 //
 // Each pool has its own back-off (0.2 s to 30 s), so that one that fails never

@@ -40,6 +40,17 @@ const (
 	EventAddressRecovered = "AddressRecovered"
 	// EventOrphanReleased: a hold that belonged to nobody was released.
 	EventOrphanReleased = "OrphanReleased"
+	// EventOrphanFound: a hold belongs to nobody, and is left alone (--orphans=report).
+	EventOrphanFound = "OrphanFound"
+	// EventOrphanReservation: a reservation of this cluster is in OpenNebula that
+	// no pool wants. It is given back, unless --orphans=report.
+	EventOrphanReservation = "OrphanReservation"
+	// EventAddressSetAside: after a crash or a lost answer nobody knows whether
+	// a hold in the network of a pool without reservation is ours. The address is
+	// neither given nor released until a person decides; the message says how.
+	EventAddressSetAside = "AddressSetAside"
+	// EventAddressSetAsideEnded: the address is no longer set aside.
+	EventAddressSetAsideEnded = "AddressSetAsideEnded"
 )
 
 // Event is something that happened to a pool or to one of its addresses. There

@@ -15,24 +15,28 @@ import (
 // always says ok, a reservation is a snapshot that is locked at first, a
 // reservation past the end of a range corrupts the parent.
 type cloud struct {
-	mu    sync.Mutex
-	nets  map[NetworkID]*fakeNet
-	next  NetworkID
-	calls map[string]int
-	lock  time.Duration // for how long a new reservation is in LOCK_CREATE
-	quota int           // reservable addresses left; negative: no limit
+	mu     sync.Mutex
+	nets   map[NetworkID]*fakeNet
+	next   NetworkID
+	calls  map[string]int
+	lock   time.Duration // for how long a new reservation is in LOCK_CREATE
+	quota  int           // reservable addresses left; negative: no limit
+	robbed []netip.Addr  // holds of strangers that we released
 }
 
 type fakeNet struct {
 	Network
 	ranges  []*fakeRange
 	nextAR  RangeID
+	managed bool // our user has MANAGE and sees all leases
 	readyAt time.Time
 }
 
 type fakeRange struct {
 	Range
 	use map[int]string // place → "hold", "VM 3", "VNET 8"
+	// ours says which holds our clients made: OpenNebula does not know it.
+	ours map[int]bool
 }
 
 const hold = "hold"
@@ -67,7 +71,7 @@ func (c *cloud) add(name, owner string, parent NetworkID) *fakeNet {
 func (n *fakeNet) addRange(r Range) *fakeRange {
 	r.ID = n.nextAR
 	n.nextAR++
-	f := &fakeRange{Range: r, use: map[int]string{}}
+	f := &fakeRange{Range: r, use: map[int]string{}, ours: map[int]bool{}}
 	n.ranges = append(n.ranges, f)
 	return f
 }
@@ -92,7 +96,7 @@ func (n *fakeNet) snapshot(user string, nets map[NetworkID]*fakeNet) Network {
 			if !l.Held {
 				l.User = r.use[i]
 			}
-			if user != "oneadmin" && n.Owner != user && !mine(r.use[i], user, nets) {
+			if user != "oneadmin" && n.Owner != user && !n.managed && !mine(r.use[i], user, nets) {
 				continue
 			}
 			if r.First4.IsValid() {
@@ -150,9 +154,11 @@ func (c *cloud) set(id NetworkID, a netip.Addr, use string) {
 	}
 	if use == "" {
 		delete(r.use, i)
+		delete(r.ours, i)
 		return
 	}
 	r.use[i] = use
+	delete(r.ours, i)
 }
 
 func (c *cloud) byName(owner, name string) *fakeNet {
@@ -476,6 +482,7 @@ func (c *client) Hold(ctx context.Context, id NetworkID, a netip.Addr) error {
 			return ErrInUse
 		}
 		r.use[i] = hold
+		r.ours[i] = true
 		return nil
 	})
 }
@@ -483,10 +490,30 @@ func (c *client) Hold(ctx context.Context, id NetworkID, a netip.Addr) error {
 func (c *client) Release(ctx context.Context, id NetworkID, a netip.Addr) error {
 	return c.mutate(ctx, "Release", id, func(n *fakeNet) error {
 		if r, i := n.at(a); r != nil && r.use[i] == hold {
+			if n.Parent == NoNetwork && !r.ours[i] {
+				c.robbed = append(c.robbed, a)
+			}
 			delete(r.use, i)
+			delete(r.ours, i)
 		}
 		return nil
 	})
 }
 
-var _ Networks = (*client)(nil)
+func (c *client) Reservations(ctx context.Context) ([]Reservation, error) {
+	var all []Reservation
+	_, err := c.do(ctx, "Reservations", func() (Network, error) {
+		for _, id := range slices.Sorted(maps.Keys(c.nets)) {
+			if n := c.nets[id]; n.Owner == c.user && n.Parent != NoNetwork {
+				all = append(all, Reservation{ID: id, Name: n.Name, Attributes: maps.Clone(n.Attributes)})
+			}
+		}
+		return Network{}, nil
+	})
+	return all, err
+}
+
+var (
+	_ Networks  = (*client)(nil)
+	_ Inventory = (*client)(nil)
+)

@@ -225,6 +225,7 @@ func (v *view) Create(ctx context.Context, r Record) (Record, error) {
 		if _, ok := v.recs[r.Address]; ok {
 			return Record{}, fmt.Errorf("%s: %w", r.Address, ErrTaken)
 		}
+		r.ID = strconv.Itoa(v.version)
 		r = v.put("Create", r)
 		v.own(r, true)
 		return r, nil
@@ -265,4 +266,46 @@ func (v *view) Delete(ctx context.Context, r Record) error {
 	return err
 }
 
-var _ Records = (*view)(nil)
+// Mark is compare-and-swap.
+func (v *view) Mark(ctx context.Context, r Record) (Record, error) {
+	return v.do(ctx, "Mark", func() (Record, error) {
+		old, ok := v.recs[r.Address]
+		switch {
+		case !ok:
+			return Record{}, ErrNotFound
+		case old.Version != r.Version:
+			return Record{}, ErrConflict
+		}
+		old.Phase, old.OnHold = r.Phase, r.OnHold
+		if r.Phase == SetAside {
+			old.Unwanted = false // it was asked for before, when the hold was ours
+		}
+		if r.Phase >= Claiming {
+			old.ReleasedAt = time.Time{}
+		}
+		old = v.put("Mark", old)
+		v.own(old, true)
+		return old, nil
+	})
+}
+
+func (v *view) Take(ctx context.Context, r Record) (Record, error) {
+	return v.do(ctx, "Take", func() (Record, error) {
+		old, ok := v.recs[r.Address]
+		if !ok || old.Phase != Ahead || old.Pool != r.Pool || old.Unwanted {
+			if ok {
+				v.own(old, true)
+			}
+			return Record{}, fmt.Errorf("%s: %w", r.Address, ErrTaken)
+		}
+		old.Phase, old.Owners, old.Detail = Active, slices.Clone(r.Owners), r.Detail
+		old = v.put("Take", old)
+		v.own(old, true)
+		return old, nil
+	})
+}
+
+var (
+	_ Records = (*view)(nil)
+	_ Claims  = (*view)(nil)
+)

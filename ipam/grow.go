@@ -108,6 +108,9 @@ func (k *keeper) step(f Family) int {
 
 // grow reserves more if addresses are lacking, wanted ones first.
 func (k *keeper) grow(ctx context.Context) error {
+	if k.isDirect() {
+		return k.growDirect(ctx)
+	}
 	if err := k.grant(ctx); err != nil {
 		return err
 	}
@@ -149,7 +152,11 @@ func (k *keeper) reservationID() NetworkID {
 
 // refresh reads the reservation again after we have changed it.
 func (k *keeper) refresh(ctx context.Context) error {
-	err := k.readReservation(ctx, false)
+	read := k.readReservation
+	if k.isDirect() {
+		read = k.readDirect
+	}
+	err := read(ctx, false)
 	k.reread = err != nil
 	k.workSeq = 0
 	return err
@@ -166,9 +173,34 @@ func (k *keeper) exhausted(ctx context.Context, f Family, err error) {
 	k.broadcast()
 	k.mu.Unlock()
 	klog.FromContext(ctx).V(2).Info("Cannot reserve more addresses", "family", f, "reason", err)
-	if reason := reasonOf(err); short && k.denied[i] != reason {
-		k.denied[i] = reason
+	if short {
+		k.tellExhausted(f, err, message)
+	}
+}
+
+// tellExhausted makes the event, once until the pool has grown again or the
+// reason is another one.
+func (k *keeper) tellExhausted(f Family, err error, message string) {
+	if reason := reasonOf(err); k.denied[f.index()] != reason {
+		k.denied[f.index()] = reason
 		k.event(EventWarning, EventAddressesExhausted, netip.Addr{}, "%s", message)
+	}
+}
+
+// tellUnserved makes the event of those who were told "none" without asking.
+func (k *keeper) tellUnserved() {
+	for i, f := range families {
+		k.mu.Lock()
+		err, message := k.verdicts[i].err, ""
+		told := !k.unserved[i] || err == nil
+		k.unserved[i] = false
+		if !told {
+			message = k.nothingLeft(f, err).Error()
+		}
+		k.mu.Unlock()
+		if !told {
+			k.tellExhausted(f, err, message)
+		}
 	}
 }
 

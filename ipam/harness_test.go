@@ -56,7 +56,7 @@ func start(t testing.TB, c *cloud, s *store, change func(*Options, *process)) *p
 	p.client = &client{cloud: c, user: "k8s", dead: p.life}
 	p.view = s.view(p.life)
 	o := Options{
-		Networks: p.client, Records: p.view, Cluster: "c", Identity: "uid",
+		Networks: p.client, Records: p.view, Claims: p.view, Inventory: p.client, Cluster: "c", Identity: "uid",
 		OnEvent: func(e Event) {
 			p.mu.Lock()
 			p.events = append(p.events, e)

@@ -59,7 +59,12 @@ func (k *keeper) serve(ctx context.Context, a netip.Addr) error {
 	case !ok || rec.Pool != k.name:
 		return nil
 	case rec.Phase == Active:
+		if rec.Direct {
+			return k.holdDirect(ctx, rec)
+		}
 		return k.hold(ctx, rec)
+	case rec.Phase == Releasing && !rec.Announced && rec.Direct:
+		return k.quarantine(ctx, rec)
 	case rec.Phase == Releasing && !rec.Announced:
 		return k.release(ctx, rec)
 	}
@@ -126,6 +131,12 @@ func (k *keeper) conflict(ctx context.Context, rec Record, user string) error {
 		return nil
 	}
 	rec.OnHold = false
+	if rec.Direct {
+		var err error
+		if rec, err = k.mark(ctx, rec); err != nil {
+			return err
+		}
+	}
 	return k.update(ctx, rec)
 }
 

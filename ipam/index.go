@@ -32,6 +32,7 @@ type slot struct {
 	halves [2]*half // by Family.index; nil if there is none
 	held   bool     // as last read, or as we did
 	user   string   // who else uses it, as last read
+	direct bool     // of a pool without reservation
 }
 
 // live reports whether a record needs the slot to be on hold.
@@ -53,6 +54,9 @@ func (s *slot) any() netip.Addr {
 }
 
 func (h *half) available() bool {
+	if h.slot.direct { // given is only what is ours already
+		return h.allowed && h.rec && h.phase == Ahead && h.slot.held && !h.busy && h.suspect == 0
+	}
 	return h.allowed && !h.rec && !h.busy && h.suspect == 0 && h.slot.user == "" && (!h.slot.held || h.slot.live())
 }
 
@@ -74,6 +78,7 @@ type index struct {
 	queue  [2]freeHeap
 	nfree  [2]int
 	stamp  uint64 // source of used and ticket
+	direct bool   // the pool has no reservation
 }
 
 func newIndex() *index {
@@ -183,6 +188,9 @@ func (x *index) add(r Range, allowed func(netip.Addr) bool, lookup func(netip.Ad
 	leases := r
 	leases.Leases = nil
 	s := &span{Range: leases, slots: make([]slot, r.Size)}
+	for i := range s.slots {
+		s.slots[i].direct = x.direct
+	}
 	for _, f := range families {
 		a := r.first(f)
 		for i := 0; i < r.Size && a.IsValid(); i++ {
@@ -256,9 +264,9 @@ func (x *index) limit(allowed func(netip.Addr) bool) {
 }
 
 // observe takes over a list of records that was read when the clock stood at
-// since; scan numbers it. It reports whether a record vanished that we did not
-// remove.
-func (x *index) observe(recs []Record, since, scan uint64, now func() uint64) (vanished bool) {
+// since; scan numbers it. elsewhere tells whether an address has a record of
+// another pool. It reports whether a record vanished that we did not remove.
+func (x *index) observe(recs []Record, since, scan uint64, elsewhere func(netip.Addr) bool, now func() uint64) (vanished bool) {
 	for _, r := range recs {
 		h := x.byAddr[r.Address]
 		if h == nil {
@@ -273,7 +281,7 @@ func (x *index) observe(recs []Record, since, scan uint64, now func() uint64) (v
 	}
 	var gone []*half
 	for _, h := range x.byAddr {
-		if h.rec && h.seen != scan && h.touched <= since {
+		if h.rec && h.seen != scan && h.touched <= since && !elsewhere(h.addr) {
 			gone = append(gone, h)
 		}
 	}

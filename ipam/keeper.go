@@ -26,15 +26,20 @@ type keeper struct {
 	storeWait backoff
 	down      error // OpenNebula did not answer the last time
 
-	work      []netip.Addr // addresses to serve, of the records as of workSeq
-	workSeq   uint64
-	lost      []Record // active, and not in the reservation
-	orphans   map[netip.Addr]time.Time
-	conflicts map[netip.Addr]conflict
-	refused   map[netip.Addr]time.Time
-	nextGrow  [2]time.Time
-	unnamed   time.Time // since when the reservation has been without identity
-	had       bool      // a reservation of ours was read and is not known to be back
+	work    []netip.Addr // addresses to serve, of the records as of workSeq
+	workSeq uint64
+	lost    []Record // active, and not in the reservation
+	orphans map[netip.Addr]time.Time
+	// toldOrphan are those that were reported and left alone.
+	toldOrphan map[netip.Addr]bool
+	conflicts  map[netip.Addr]conflict
+	refused    map[netip.Addr]time.Time
+	nextGrow   [2]time.Time
+	unnamed    time.Time // since when the reservation has been without identity
+	had        bool      // a reservation of ours was read and is not known to be back
+
+	directState
+	reservationRead Network // as last read
 
 	claims map[netip.Addr]bool // records that we made to give a range back, done with
 	denied [2]string           // what kept us from reserving more, as reported
@@ -47,8 +52,8 @@ type keeper struct {
 func newKeeper(p *pool) *keeper {
 	return &keeper{
 		pool: p, networks: p.m.networks, store: p.m.records,
-		orphans: map[netip.Addr]time.Time{}, conflicts: map[netip.Addr]conflict{}, refused: map[netip.Addr]time.Time{},
-		claims: map[netip.Addr]bool{},
+		orphans: map[netip.Addr]time.Time{}, toldOrphan: map[netip.Addr]bool{}, conflicts: map[netip.Addr]conflict{}, refused: map[netip.Addr]time.Time{},
+		claims: map[netip.Addr]bool{}, directState: newDirectState(p.m.opts.Claims),
 	}
 }
 
@@ -91,6 +96,7 @@ func (k *keeper) pass(ctx context.Context) (gone bool) {
 	if ctx.Err() != nil {
 		return false
 	}
+	k.tellUnserved()
 	gone = k.isRemoved() && k.m.drop(k.pool)
 	k.report(ctx)
 	return gone
@@ -126,12 +132,16 @@ func (k *keeper) settleError(ctx context.Context, err error, storeOnly bool) {
 func (k *keeper) reconcile(ctx context.Context) error {
 	if k.checkDue() {
 		if err := k.check(ctx); err != nil {
+			k.releaseAnyway(ctx, err)
 			return err
 		}
 	}
 	for ctx.Err() == nil {
 		if k.checkDue() { // the spec has changed, or something was in doubt
 			return nil
+		}
+		if err := k.tend(ctx); err != nil {
+			return err
 		}
 		if err := k.grow(ctx); err != nil {
 			return err
@@ -149,6 +159,25 @@ func (k *keeper) reconcile(ctx context.Context) error {
 		k.report(ctx)
 	}
 	return nil
+}
+
+// releaseAnyway serves releases while the pool's network cannot be used: the
+// reservation and its holds live on without it.
+func (k *keeper) releaseAnyway(ctx context.Context, cause error) {
+	if passing(cause) && !errors.Is(cause, ErrDenied) || k.isDirect() || k.reservationID() == NoNetwork {
+		return
+	}
+	k.workSeq = 0
+	for a, ok := k.nextWork(); ok && ctx.Err() == nil; a, ok = k.nextWork() {
+		rec, found := k.store.Get(a)
+		if !found || rec.Pool != k.name || rec.Phase != Releasing || rec.Announced || rec.Direct {
+			continue
+		}
+		if err := k.release(ctx, rec); err != nil {
+			klog.FromContext(ctx).Error(err, "Cannot release an address; trying again", "address", a)
+			return
+		}
+	}
 }
 
 // doubtGap is the least time between two readings for a doubt about an address.
@@ -170,6 +199,9 @@ func (k *keeper) next() time.Time {
 	defer k.mu.Unlock()
 	now := time.Now()
 	cloud := k.nextCheck
+	if !k.nextTend.IsZero() {
+		cloud = earlier(cloud, k.nextTend)
+	}
 	if k.doubt {
 		cloud = earlier(cloud, k.lastRead.Add(doubtGap))
 	}
@@ -238,7 +270,7 @@ func (k *keeper) plan() {
 		case r.Phase != Active:
 		case h == nil && !k.conflicts[r.Address].quiet(""):
 			k.lost = append(k.lost, r)
-		case h != nil && (!r.OnHold || !h.slot.held) && !k.conflicts[r.Address].quiet(h.slot.user):
+		case h != nil && (!r.OnHold || !h.slot.held || r.Stale) && !k.conflicts[r.Address].quiet(h.slot.user):
 			holds = append(holds, r.Address)
 		}
 	}

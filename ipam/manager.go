@@ -40,6 +40,13 @@ type Options struct {
 	// Records is asked for records while locks of the Manager are held: of the
 	// Manager it may call Notify only.
 	Records Records
+	// Claims is needed for pools without reservation.
+	Claims Claims
+	// Inventory finds reservations that no pool wants. Nil: nobody looks for them.
+	Inventory Inventory
+	// ReportOrphans leaves holds without record and reservations that no pool
+	// wants as they are, and makes an event of each.
+	ReportOrphans bool
 	// Cluster is the first part of the names of reservations.
 	Cluster string
 	// Identity is the cluster's UID. A reservation that carries another one
@@ -78,9 +85,12 @@ type Manager struct {
 	notify  chan struct{} // records have changed
 	respec  chan struct{} // the set of pools has changed
 
-	mu    sync.Mutex // guards all below
-	pools map[string]*pool
-	known bool // SetPools was called
+	mu     sync.Mutex // guards all below
+	pools  map[string]*pool
+	known  bool // SetPools was called
+	estate Estate
+
+	comparedAt time.Time // of compareAll, which only Run's goroutine calls
 }
 
 // New checks the options. It starts nothing.
@@ -220,6 +230,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	var keepers sync.WaitGroup
 	defer keepers.Wait()
+	if m.opts.Inventory != nil {
+		keepers.Go(func() { m.survey(ctx) })
+	}
 	started := map[*pool]bool{}
 	tick := time.NewTicker(m.opts.Fence / 4)
 	defer tick.Stop()
@@ -271,6 +284,7 @@ func (m *Manager) scan(ctx context.Context) time.Duration {
 	for _, p := range m.sorted() {
 		p.observe(by[p.name], since, id)
 	}
+	m.compareAll()
 	return max(scanGap, scanShare*time.Since(start))
 }
 
@@ -287,6 +301,7 @@ func (m *Manager) adoptUnknown(ctx context.Context, by map[string][]Record) {
 		}
 		klog.FromContext(ctx).Info("Records name a pool that does not exist; serving their releases", "pool", name, "records", len(by[name]))
 		p := newPool(m, name)
+		p.learn(by[name])
 		p.setAbsent()
 		m.pools[name] = p
 	}

@@ -10,6 +10,8 @@ type Counters struct {
 	Returned           uint64 // addresses given back
 	Repairs            uint64 // holds put back, addresses reserved again
 	Orphans            uint64 // holds without record that were released
+	OrphansReported    uint64 // holds without record that were left alone
+	SetAside           uint64 // addresses set aside, their hold being in doubt
 	Conflicts          uint64 // addresses found in use by something else
 	Reads              uint64 // times that the reservation was read
 	Passes             uint64 // passes of the keeper

@@ -66,6 +66,7 @@ type model struct {
 	procs   []*process // nil: not running
 	pools   []PoolSpec
 	parents []NetworkID
+	shared  NetworkID // of the pool without reservation
 	begun   time.Time
 	starts  int
 	calls   sync.WaitGroup // allocations under way
@@ -93,7 +94,8 @@ func newModel(t *testing.T, seed uint64) *model {
 	a.Quarantine = 10 * time.Second
 	b.Network.Name, b.ChunkSize, b.ReserveAhead = "private", 4, 2
 	b.Ranges = []AddressRange{{addr("10.1.0.5"), addr("10.1.0.34")}, {addr("2001:db8:2::3"), addr("2001:db8:2::18")}}
-	m.pools = []PoolSpec{a, b}
+	m.shared = m.cloud.managedNetwork("shared", range4("10.2.0.1", 25), pairs("10.2.1.1", "2001:db8:3::1", 15))
+	m.pools = []PoolSpec{a, b, directPool("d")}
 	m.store.history = m.record
 	return m
 }
@@ -113,6 +115,8 @@ func (m *model) problem(format string, args ...any) {
 // record watches every write to the store, at the moment of the write.
 func (m *model) record(verb string, r Record) {
 	switch {
+	case r.Direct:
+		m.recordDirect(verb, r)
 	case verb == "Create" && len(r.Owners) > 0:
 		if id, in := m.inReservation(r); !in {
 			m.problem("%s was given while not in our reservation %d", r.Address, id)
@@ -229,8 +233,10 @@ func (m *model) step() string {
 		return m.release()
 	case p < 64:
 		return m.meddle()
-	case p < 67:
+	case p < 65:
 		return m.stranger()
+	case p < 67:
+		return m.strangerInShared()
 	case p < 68:
 		return m.erase()
 	case p < 70:
@@ -255,7 +261,7 @@ func (m *model) allocate() string {
 	}
 	for range 1 + m.n(4) {
 		m.serial++
-		r := Request{Pool: m.pools[m.n(2)].Name, Family: families[m.n(2)], Owner: Owner{UID: fmt.Sprint(m.serial)}}
+		r := Request{Pool: m.pools[m.n(3)].Name, Family: families[m.n(2)], Owner: Owner{UID: fmt.Sprint(m.serial)}}
 		if m.n(8) == 0 {
 			r.Want = m.anyAddress(r)
 		}
@@ -275,7 +281,7 @@ func (m *model) allocate() string {
 }
 
 func (m *model) anyAddress(r Request) netip.Addr {
-	first := map[string]string{"a4": "10.0.8.230", "a6": "2001:db8:1::1", "b4": "10.1.0.1", "b6": "2001:db8:2::1"}
+	first := map[string]string{"a4": "10.0.8.230", "a6": "2001:db8:1::1", "b4": "10.1.0.1", "b6": "2001:db8:2::1", "d4": "10.2.0.1", "d6": "2001:db8:3::1"}
 	return advance(addr(first[fmt.Sprint(r.Pool, int(r.Family))]), m.n(45))
 }
 
@@ -362,7 +368,7 @@ func (m *model) stranger() string {
 // erase removes a record by force. A claim is left alone: taking a fence away
 // is outside what can be promised.
 func (m *model) erase() string {
-	if r, ok := m.some(func(r Record) bool { return len(r.Owners) > 0 || !r.isClaim() }); ok {
+	if r, ok := m.some(func(r Record) bool { return !r.Direct && (len(r.Owners) > 0 || !r.isClaim()) }); ok {
 		m.store.erase(r.Address)
 	}
 	return "erase"
@@ -385,7 +391,11 @@ func (m *model) stopOne() string {
 
 // repool changes the pools: b goes, or comes back, or a is tuned or drained.
 func (m *model) repool() string {
-	switch m.n(5) {
+	switch m.n(7) {
+	case 5:
+		m.pools[2].Leaving = !m.pools[2].Leaving
+	case 6:
+		m.pools[2].Draining = !m.pools[2].Draining
 	case 0:
 		m.pools[1].Leaving = !m.pools[1].Leaving
 	case 1:
@@ -408,12 +418,19 @@ func (m *model) repool() string {
 // check is what must be true at every moment.
 func (m *model) check(when string) {
 	for _, r := range m.store.all() {
+		if r.Direct {
+			m.checkDirect(when, r)
+			continue
+		}
 		if id, in := m.inReservation(r); !in && r.Phase != Quarantined {
 			m.problem("%s: %s (phase %d) has left reservation %d", when, r.Address, r.Phase, id)
 		}
 	}
 	m.cloud.mu.Lock()
 	defer m.cloud.mu.Unlock()
+	if len(m.cloud.robbed) > 0 {
+		m.problem("%s: strangers' holds were released: %v", when, m.cloud.robbed)
+	}
 	for _, id := range m.parents {
 		for _, r := range m.cloud.nets[id].ranges {
 			for i, use := range r.use {
@@ -447,7 +464,7 @@ func (m *model) quiesce() {
 			m.procs[i] = nil
 		}
 	}
-	m.pools[1].Leaving, m.pools[0].Draining = false, false
+	m.pools[1].Leaving, m.pools[0].Draining, m.pools[2].Leaving, m.pools[2].Draining = false, false, false, false
 	for _, n := range m.cloud.nets {
 		for _, r := range n.ranges {
 			maps.DeleteFunc(r.use, func(_ int, use string) bool { return strings.HasPrefix(use, "VM ") })
@@ -481,13 +498,17 @@ func (m *model) quiesce() {
 
 func (m *model) atRest() {
 	recs := m.store.all()
+	m.sharedAtRest(recs)
 	for _, r := range recs {
+		if r.Direct {
+			continue
+		}
 		id, _ := m.inReservation(r)
 		if r.Phase != Active || !r.OnHold || m.cloud.use(id, r.Address) != hold {
 			m.problem("at rest: %+v, in OpenNebula %q", r, m.cloud.use(id, r.Address))
 		}
 	}
-	for _, spec := range m.pools {
+	for _, spec := range m.pools[:2] {
 		n := m.cloud.find("k8s", "c-"+spec.Name)
 		if n == nil || n.Attributes[AttributeClusterUID] != "uid" {
 			m.problem("at rest: reservation of %s: %+v", spec.Name, n)
@@ -535,8 +556,14 @@ func (m *model) fail() {
 // empty releases everything and removes the pools: the networks must be as
 // they were.
 func (m *model) empty() {
-	for a := range m.store.all() {
-		m.store.let(a, false)
+	for a, r := range m.store.all() {
+		switch r.Phase {
+		case Active:
+			m.store.let(a, false)
+		case SetAside:
+			m.cloud.set(m.shared, a, "") // as the event says
+		default:
+		}
 	}
 	time.Sleep(time.Minute)
 	m.procs[0].SetPools(nil)
@@ -549,6 +576,9 @@ func (m *model) empty() {
 		if n.Owner == "k8s" {
 			m.problem("%s is left", n.Name)
 		}
+	}
+	if left := m.cloud.owned(m.shared); len(left) > 0 {
+		m.problem("holds without record are left: %v", left)
 	}
 	m.check("at the end")
 	m.fail()

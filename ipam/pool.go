@@ -20,6 +20,8 @@ type PoolSpec struct {
 	Generation int64
 	// Network is what addresses are reserved from.
 	Network NetworkQuery
+	// Direct: no reservation is made, addresses are put on hold in Network itself.
+	Direct bool
 	// Ranges limits the pool; empty: all static addresses of the network.
 	Ranges []AddressRange
 	// AvoidEdges leaves out IPv4 addresses that end in .0 or .255. Those
@@ -58,7 +60,7 @@ func (s PoolSpec) clone() PoolSpec {
 func (s PoolSpec) equal(o PoolSpec) bool {
 	return s.Name == o.Name && s.Generation == o.Generation && sameQuery(s.Network, o.Network) && slices.Equal(s.Ranges, o.Ranges) &&
 		s.ChunkSize == o.ChunkSize && s.ReserveAhead == o.ReserveAhead && s.Quarantine == o.Quarantine && s.Leaving == o.Leaving &&
-		s.AvoidEdges == o.AvoidEdges && s.Draining == o.Draining
+		s.Direct == o.Direct && s.AvoidEdges == o.AvoidEdges && s.Draining == o.Draining
 }
 
 func sameQuery(a, b NetworkQuery) bool {
@@ -109,8 +111,11 @@ type pool struct {
 	waiting     [2]int // allocations that wait for an address of any kind
 	wishes      map[netip.Addr]*wish
 	verdicts    [2]verdict
+	unserved    [2]bool       // somebody was refused since the keeper last told of it
 	changed     chan struct{} // closed, and replaced, when waiters should look again
-	doubt       bool          // some address is suspect
+	overlap     Finding
+	severed     []AddressRange
+	doubt       bool // some address is suspect
 	counters    Counters
 }
 
@@ -150,7 +155,11 @@ func (p *pool) setSpec(s PoolSpec) {
 	if p.leaving() != s.Leaving || !sameQuery(p.spec.Network, s.Network) {
 		p.parent, p.ready, p.trouble = nil, false, nil
 	}
+	if p.spec.Direct != s.Direct {
+		p.index, p.parent, p.ready = newIndex(), nil, false
+	}
 	p.spec, p.absent = s, false
+	p.index.direct = s.Direct
 	p.removed = p.removed && s.Leaving
 	p.respecced()
 }
@@ -178,7 +187,14 @@ func (p *pool) respecced() {
 	poke(p.wake)
 }
 
-func (p *pool) allows(a netip.Addr) bool { return p.spec.limits().allow(a) }
+// allows reports whether the pool may give the address anew. The caller holds p.mu.
+func (p *pool) allows(a netip.Addr) bool {
+	return p.spec.limits().allow(a) && !slices.ContainsFunc(p.severed, func(r AddressRange) bool { return r.contains(a) })
+}
+
+func (r AddressRange) contains(a netip.Addr) bool {
+	return r.Start.BitLen() == a.BitLen() && !a.Less(r.Start) && !r.End.Less(a)
+}
 
 func (p *pool) countOutside() {
 	for i, f := range families {
@@ -256,12 +272,20 @@ func (p *pool) observe(recs []Record, since, scan uint64) {
 	defer p.mu.Unlock()
 	p.records = recs
 	p.recordsSeq++
+	if p.removed && p.spec.Direct && len(recs) > 0 {
+		p.removed = false // of a call that came late
+		p.respecced()
+	}
 	p.used = [2]int{}
 	for _, r := range recs {
 		p.used[familyOf(r.Address).index()]++
 	}
 	before := p.index.nfree
-	if p.index.observe(recs, since, scan, func() uint64 { return p.m.clock.Add(1) }) {
+	elsewhere := func(a netip.Addr) bool {
+		r, ok := p.m.records.Get(a)
+		return ok && r.Pool != p.name
+	}
+	if p.index.observe(recs, since, scan, elsewhere, func() uint64 { return p.m.clock.Add(1) }) {
 		p.doubt = true
 	}
 	if p.index.nfree != before {

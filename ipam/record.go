@@ -24,6 +24,17 @@ const (
 	Releasing
 	// Quarantined: free in OpenNebula, kept from new owners for a while.
 	Quarantined
+	// Claiming: a direct record without owner, made before its address is put
+	// on hold. Only its maker goes on from here.
+	Claiming
+	// Ahead: a direct record without owner whose hold is ours. It can be given.
+	Ahead
+	// Ending: a direct record without owner whose hold is about to end, or has
+	// just ended. Only who wrote this goes on from here.
+	Ending
+	// SetAside: a direct record without owner of which nobody knows whether the
+	// hold that is there is ours. It is never given, and the hold never ended.
+	SetAside
 )
 
 // Record is one allocated address. A record exists from allocation to the end
@@ -44,6 +55,18 @@ type Record struct {
 	ReleasedAt time.Time
 	// Version is the store's version of the record, for compare-and-swap.
 	Version string
+	// ID tells this record from an earlier or later one of the same address.
+	ID string
+	// Direct: the address is on hold in the pool's network itself, Network, and
+	// not in a reservation. OnHold then means that the hold is known to be ours.
+	Direct  bool
+	Network NetworkID // only if Direct
+	// Unwanted: somebody asks for the end of the record (only Direct). Of one
+	// that is SetAside it says "the hold is not yours", and so only counts if it
+	// was asked for after it was set aside.
+	Unwanted bool
+	// Stale: the store shows people an older state than this one.
+	Stale bool
 	// Detail is the store's own description of the record (for Kubernetes, the
 	// spec of the VirtualIP). IPAM hands it on unseen.
 	Detail any
@@ -69,4 +92,16 @@ type Records interface {
 	// Delete removes a record. Removing one that is gone is no error;
 	// ErrConflict if its version is not the stored one.
 	Delete(ctx context.Context, r Record) error
+}
+
+// Claims is what pools without reservation need of the store beside Records.
+// It is the same store; Create makes records in phase Claiming in one step.
+type Claims interface {
+	// Mark writes Phase and OnHold of a direct record in one step: ErrConflict
+	// if the record's version is not the stored one, ErrNotFound if it is gone.
+	Mark(ctx context.Context, r Record) (Record, error)
+	// Take gives the address of a record in phase Ahead to the owners, with the
+	// Detail, and makes it Active, in one step. ErrTaken if it is not Ahead or
+	// gone. Version does not count.
+	Take(ctx context.Context, r Record) (Record, error)
 }

@@ -13,6 +13,9 @@ import (
 func (k *keeper) retrieve(ctx context.Context) error {
 	lost := k.lost
 	k.lost = nil
+	if k.isDirect() {
+		return k.reportLost(ctx, lost)
+	}
 	k.mu.Lock()
 	into, leaving, known := k.reservation, k.leaving(), k.parent
 	k.mu.Unlock()

@@ -3,11 +3,13 @@ package ipam
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Reasons of a pool's status.
 const (
 	ReasonReserved           = "Reserved"           // ready
+	ReasonOnHold             = "OnHold"             // ready, without reservation
 	ReasonPending            = "Pending"            // not looked at yet
 	ReasonInvalid            = "Invalid"            // the pool's own settings
 	ReasonNetworkNotFound    = "NetworkNotFound"    // no such network, or invisible
@@ -41,6 +43,12 @@ type Counts struct {
 	Free int
 	// Quarantined is how many of Used are in quarantine.
 	Quarantined int
+	// Ahead is how many are reserved, or without reservation on hold, and can
+	// be given at once.
+	Ahead int
+	// SetAside is how many have a hold of which nobody knows whether it is
+	// ours. Only without reservation; no part of Total.
+	SetAside int
 }
 
 // PoolStatus is what is known of a pool. It is comparable.
@@ -58,6 +66,10 @@ type PoolStatus struct {
 	NetworkName   string
 	ReservationID NetworkID
 	IPv4, IPv6    Counts
+	// Overlap tells of other pools that could give the same addresses.
+	Overlap Finding
+	// Stranded tells of addresses in use that the pool would not give any more.
+	Stranded Finding
 }
 
 // Counts returns the counts of a family.
@@ -114,10 +126,11 @@ func (p *pool) status() PoolStatus {
 	if p.parent != nil {
 		s.NetworkID, s.NetworkName = p.parent.ID, p.parent.Name
 	}
-	if p.reservation != NoNetwork {
+	if p.reservation != NoNetwork && !p.spec.Direct {
 		s.ReservationID = p.reservation
 	}
 	s.IPv4, s.IPv6 = p.counts(IPv4), p.counts(IPv6)
+	s.Overlap, s.Stranded = p.overlap, p.stranded()
 	return s
 }
 
@@ -133,6 +146,8 @@ func (p *pool) reason() string {
 		return ReasonPending
 	case p.spec.Draining:
 		return ReasonDraining
+	case p.spec.Direct:
+		return ReasonOnHold
 	}
 	return ReasonReserved
 }
@@ -142,13 +157,16 @@ func (p *pool) message() string {
 	case p.removed:
 		return "nothing is reserved in OpenNebula for the pool any more"
 	case p.leaving() && p.trouble == nil:
-		return fmt.Sprintf("the pool is being removed; %d of its addresses have not been released yet", len(p.records))
+		return fmt.Sprintf("the pool is being removed; %d of its addresses have not been released yet%s", len(p.records), p.asideText())
 	case p.trouble != nil:
 		return p.trouble.Error() + hint(p.trouble)
 	case !p.ready:
 		return "OpenNebula has not been asked yet"
 	case p.spec.Draining:
 		return fmt.Sprintf("the pool gives no new addresses, as spec.draining says; %d are still in use", p.used[0]+p.used[1])
+	}
+	if p.spec.Direct {
+		return fmt.Sprintf("addresses are put on hold in %s itself%s", p.parentName(), p.asideText())
 	}
 	return fmt.Sprintf("addresses are reserved in network %d (%s)", p.reservation, p.reservationName())
 }
@@ -168,7 +186,7 @@ func hint(err error) string {
 	case ReasonNoFreeAddresses:
 		return "; release addresses, widen the ranges of the pool or add an address range to the network"
 	case ReasonDenied:
-		return "; our OpenNebula user needs USE on the network, and a LEASES quota that is not used up"
+		return "; our OpenNebula user needs USE on the network (without reservation USE and MANAGE), and a LEASES quota that is not used up"
 	case ReasonUnauthenticated:
 		return "; check user and password, or whether the token has expired"
 	}
@@ -178,7 +196,11 @@ func hint(err error) string {
 // counts counts a family. The caller holds p.mu.
 func (p *pool) counts(f Family) Counts {
 	i := f.index()
+	if p.spec.Direct {
+		return p.countDirect(f)
+	}
 	c := p.countReserved(i)
+	c.Ahead = p.index.nfree[i]
 	for _, r := range p.records { // those that have left our reservation
 		if familyOf(r.Address) == f && p.index.byAddr[r.Address] == nil && !r.isClaim() {
 			c.Used++
@@ -191,6 +213,67 @@ func (p *pool) counts(f Family) Counts {
 	c.Free = c.Total - c.Used
 	return c
 }
+
+// countDirect counts the records of a pool without reservation, and what is free
+// in its network. The caller holds p.mu.
+func (p *pool) countDirect(f Family) (c Counts) {
+	i := f.index()
+	for _, r := range p.records {
+		if familyOf(r.Address) != f {
+			continue
+		}
+		h := p.index.byAddr[r.Address]
+		if h != nil && h.slot.held && r.Phase != SetAside {
+			c.Held++
+		}
+		switch r.Phase {
+		case SetAside:
+			c.SetAside++
+			continue
+		case Claiming, Ending: // theirs is neither
+			continue
+		case Ahead:
+			if h == nil || !h.allowed {
+				continue
+			}
+		case Quarantined:
+			c.Quarantined++
+			c.Used++
+		case Active, Releasing:
+			c.Used++
+		}
+		c.Reserved++
+	}
+	c.Ahead = p.index.nfree[i]
+	for _, h := range p.index.byAddr {
+		if familyOf(h.addr) == f && h.allowed && !h.rec && !h.slot.held && h.slot.user == "" {
+			c.Free++
+		}
+	}
+	c.Total = c.Reserved + c.Free
+	c.Free = c.Total - c.Used
+	return c
+}
+
+// asideText says what is set aside. The caller holds p.mu.
+func (p *pool) asideText() string {
+	var all []string
+	for _, r := range p.records {
+		if r.Phase == SetAside {
+			all = append(all, r.Address.String())
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return ""
+	case len(all) > namedAtMost:
+		all = append(all[:namedAtMost], "...")
+	}
+	return "; set aside, since nobody knows whose hold they have: " + strings.Join(all, ", ")
+}
+
+// namedAtMost is how many addresses a message names.
+const namedAtMost = 8
 
 // countReserved counts what is in the reservation. Addresses in it that
 // somebody else uses are not part of the total: we cannot give them.

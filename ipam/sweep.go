@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -25,14 +26,18 @@ func (k *keeper) expire(ctx context.Context) error {
 			gone[a] = true
 			continue
 		}
-		if err := k.delete(ctx, rec); err != nil {
+		end := k.delete
+		if rec.Direct {
+			end = k.reclaim
+		}
+		if err := end(ctx, rec); err != nil {
 			failed = storeError{err}
 			if !errors.Is(err, ErrConflict) {
 				return failed
 			}
 			continue
 		}
-		gone[a] = true
+		gone[a] = !rec.Direct // its record stays, and is IPAM's
 	}
 	return failed
 }
@@ -102,8 +107,13 @@ func (k *keeper) sweep(ctx context.Context) error {
 		seen[a] = since
 	}
 	k.orphans = seen
+	maps.DeleteFunc(k.toldOrphan, func(a netip.Addr, _ bool) bool { return seen[a].IsZero() })
 	for _, a := range sortedKeys(seen) {
 		if now.Sub(seen[a]) < k.m.opts.OrphanGrace || seen[a].Equal(now) {
+			continue
+		}
+		if k.m.opts.ReportOrphans {
+			k.reportOrphan(ctx, a)
 			continue
 		}
 		if err := k.networks.Release(ctx, k.reservationID(), a); err != nil {

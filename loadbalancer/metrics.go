@@ -24,7 +24,7 @@ var (
 	})
 	poolAddresses = metrics.NewGaugeVec(&metrics.GaugeOpts{
 		Subsystem: "onelb", Name: "pool_addresses",
-		Help:           "Addresses of a pool by family (IPv4, IPv6) and state (total, reserved, used, free, held).",
+		Help:           "Addresses of a pool by family (IPv4, IPv6) and state (total, reserved, used, free, held, ahead, set-aside).",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"pool", "family", "state"})
 	poolReady = metrics.NewGaugeVec(&metrics.GaugeOpts{
@@ -32,6 +32,11 @@ var (
 		Help:           "1 if a pool can give addresses, 0 if not.",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"pool"})
+	poolEvents = metrics.NewCounterVec(&metrics.CounterOpts{
+		Subsystem: "onelb", Name: "pool_events_total",
+		Help:           "Events of a pool by reason, for example OrphanReleased, OrphanReservation, AddressSetAside, AddressConflict.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"pool", "reason"})
 	routerFrontends = metrics.NewGaugeVec(&metrics.GaugeOpts{
 		Subsystem: "onelb", Name: "router_document_frontends",
 		Help:           "Frontends in the desired document of a router.",
@@ -45,7 +50,7 @@ var (
 // cloud-controller-manager serves. Further calls do nothing.
 func RegisterMetrics() {
 	registerOnce.Do(func() {
-		legacyregistry.MustRegister(ensureSeconds, allocateSeconds, poolAddresses, poolReady, routerFrontends)
+		legacyregistry.MustRegister(ensureSeconds, allocateSeconds, poolAddresses, poolReady, poolEvents, routerFrontends)
 	})
 }
 

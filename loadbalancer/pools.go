@@ -347,21 +347,23 @@ func (p *poolSet) Event(e ipam.Event) {
 	if invalid && (e.Reason == ipam.EventPoolReady || e.Reason == ipam.EventPoolNotReady) {
 		return // InvalidPool has said what is wrong; that it gives nothing follows
 	}
+	poolEvents.WithLabelValues(e.Pool, e.Reason).Inc()
 	obj, ok, err := p.informer.GetStore().GetByKey(e.Pool)
-	if err != nil || !ok {
+	pool, isPool := obj.(*v1alpha1.AddressPool)
+	if err != nil || !ok || !isPool {
+		// The pool is gone; what is left of it can still be told.
+		gone := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "AddressPool", Name: e.Pool}
+		p.events.recorder.Event(gone, string(e.Type), e.Reason, trim(e.Message))
 		return
 	}
-	if pool, ok := obj.(*v1alpha1.AddressPool); ok {
-		p.events.recorder.Event(pool, string(e.Type), e.Reason, trim(e.Message))
-	}
+	p.events.recorder.Event(pool, string(e.Type), e.Reason, trim(e.Message))
 }
 
 func poolStatus(pool *v1alpha1.AddressPool, st ipam.PoolStatus, invalid error) v1alpha1.AddressPoolStatus {
 	next := *pool.Status.DeepCopy()
 	next.ObservedGeneration = pool.Generation
 	if st.Ready || st.Reason == ipam.ReasonDraining {
-		id, res := int32(st.NetworkID), int32(st.ReservationID) //nolint:gosec // OpenNebula's IDs are 32 bits
-		next.NetworkID, next.ReservationID, next.NetworkName = &id, &res, st.NetworkName
+		next.NetworkID, next.ReservationID, next.NetworkName = networkID(st.NetworkID), networkID(st.ReservationID), st.NetworkName
 		next.IPv4, next.IPv6 = counts(st.IPv4), counts(st.IPv6)
 	}
 	c := metav1.Condition{
@@ -375,15 +377,37 @@ func poolStatus(pool *v1alpha1.AddressPool, st ipam.PoolStatus, invalid error) v
 		c.Status = metav1.ConditionFalse
 	}
 	apimeta.SetStatusCondition(&next.Conditions, c)
+	setFinding(&next.Conditions, v1alpha1.PoolOverlapping, st.Overlap, pool.Generation)
+	setFinding(&next.Conditions, v1alpha1.PoolStranded, st.Stranded, pool.Generation)
 	return next
 }
 
+// setFinding keeps a condition that is there only while there is something to say.
+func setFinding(conditions *[]metav1.Condition, kind string, f ipam.Finding, generation int64) {
+	if f.Reason == "" {
+		apimeta.RemoveStatusCondition(conditions, kind)
+		return
+	}
+	apimeta.SetStatusCondition(conditions, metav1.Condition{
+		Type: kind, Status: metav1.ConditionTrue, Reason: f.Reason, Message: f.Message, ObservedGeneration: generation,
+	})
+}
+
+func networkID(id ipam.NetworkID) *int32 {
+	if id == ipam.NoNetwork {
+		return nil
+	}
+	n := int32(id) //nolint:gosec // OpenNebula's IDs are 32 bits
+	return &n
+}
+
 func counts(c ipam.Counts) *v1alpha1.AddressCounts {
-	if c.Total == 0 && c.Used == 0 {
+	if c.Total == 0 && c.Used == 0 && c.SetAside == 0 {
 		return nil
 	}
 	return &v1alpha1.AddressCounts{
 		Total: int64(c.Total), Reserved: int64(c.Reserved), Used: int64(c.Used), Free: int64(c.Free), Held: int64(c.Held),
+		Ahead: int64(c.Ahead), SetAside: int64(c.SetAside),
 	}
 }
 
@@ -394,7 +418,7 @@ func observePool(name string, st ipam.PoolStatus, ready bool) {
 	}
 	poolReady.WithLabelValues(name).Set(v)
 	for family, c := range map[string]ipam.Counts{"IPv4": st.IPv4, "IPv6": st.IPv6} {
-		for state, n := range map[string]int{"total": c.Total, "reserved": c.Reserved, "used": c.Used, "free": c.Free, "held": c.Held} {
+		for state, n := range map[string]int{"total": c.Total, "reserved": c.Reserved, "used": c.Used, "free": c.Free, "held": c.Held, "ahead": c.Ahead, "set-aside": c.SetAside} {
 			poolAddresses.WithLabelValues(name, family, state).Set(float64(n))
 		}
 	}
@@ -439,6 +463,7 @@ func specOf(pool *v1alpha1.AddressPool) (ipam.PoolSpec, error) {
 		Generation:   pool.Generation,
 		Leaving:      !pool.DeletionTimestamp.IsZero(),
 		Draining:     pool.Spec.Draining,
+		Direct:       pool.Spec.Reservation == v1alpha1.ReservationNone,
 		AvoidEdges:   pool.Spec.AvoidEdgeAddresses,
 		Network:      ipam.NetworkQuery{Name: pool.Spec.Network.Name, Owner: pool.Spec.Network.Owner},
 		ChunkSize:    defaultChunk,

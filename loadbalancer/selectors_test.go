@@ -142,6 +142,35 @@ func TestAddressesFollowTheirPool(t *testing.T) {
 	}
 }
 
+// TestFindingsOfAPool: conditions that are there only while there is something
+// to say, and no reservation where there is none.
+func TestFindingsOfAPool(t *testing.T) {
+	pool := l2Pool("p")
+	pool.Spec.Reservation = v1alpha1.ReservationNone
+	if s, err := specOf(pool); err != nil || !s.Direct {
+		t.Errorf("%+v, %v", s, err)
+	}
+	st := ipam.PoolStatus{
+		Name: "p", Ready: true, Reason: ipam.ReasonOnHold, NetworkID: 3, ReservationID: ipam.NoNetwork,
+		IPv4:    ipam.Counts{Total: 9, Used: 2, Ahead: 4, SetAside: 1},
+		Overlap: ipam.Finding{Reason: ipam.ReasonSameNetwork, Message: "both"}, Stranded: ipam.Finding{Reason: ipam.ReasonRangeRemoved, Message: "gone"},
+	}
+	pool.Status = poolStatus(pool, st, nil)
+	for kind, reason := range map[string]string{v1alpha1.PoolOverlapping: "SameNetwork", v1alpha1.PoolStranded: "RangeRemoved", v1alpha1.PoolReady: "OnHold"} {
+		c := apimeta.FindStatusCondition(pool.Status.Conditions, kind)
+		if c == nil || c.Status != metav1.ConditionTrue || c.Reason != reason {
+			t.Errorf("%s: %+v", kind, c)
+		}
+	}
+	if s := pool.Status; s.ReservationID != nil || *s.NetworkID != 3 || s.IPv4.Ahead != 4 || s.IPv4.SetAside != 1 {
+		t.Errorf("%+v", s)
+	}
+	st.Overlap, st.Stranded = ipam.Finding{}, ipam.Finding{}
+	if got := poolStatus(pool, st, nil); len(got.Conditions) != 1 {
+		t.Errorf("%+v", got.Conditions)
+	}
+}
+
 func TestStatusOfADrainingPool(t *testing.T) {
 	pool := l2Pool("p")
 	st := ipam.PoolStatus{Name: "p", Reason: ipam.ReasonDraining, Message: "why", NetworkID: 3, ReservationID: 7, IPv4: ipam.Counts{Total: 9, Used: 2}}

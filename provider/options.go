@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -13,10 +14,42 @@ import (
 type Options struct {
 	// DefaultClass: Services without a loadBalancerClass are ours.
 	DefaultClass bool
+	// Orphans says what to do about what nobody wants.
+	Orphans Orphans
+}
+
+// Orphans is what to do about holds and reservations in OpenNebula that nobody
+// wants. It is a flag's value.
+type Orphans string
+
+const (
+	// OrphansRelease gives them back; so does the zero value.
+	OrphansRelease Orphans = "release"
+	// OrphansReport only makes events.
+	OrphansReport Orphans = "report"
+)
+
+// String implements pflag.Value.
+func (o *Orphans) String() string { return string(*o) }
+
+// Type implements pflag.Value.
+func (o *Orphans) Type() string { return "release|report" }
+
+// Set implements pflag.Value.
+func (o *Orphans) Set(s string) error {
+	if v := Orphans(s); v == OrphansRelease || v == OrphansReport {
+		*o = v
+		return nil
+	}
+	return fmt.Errorf("neither %s nor %s", OrphansRelease, OrphansReport)
 }
 
 // AddFlags adds the provider's flags, with their defaults.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	o.Orphans = OrphansRelease
+	fs.Var(&o.Orphans, "orphans",
+		"What to do about holds in our reservations that no VirtualIP is for, and about reservations of this cluster that no AddressPool "+
+			"wants, after ten minutes: release, or report, which only makes events.")
 	fs.BoolVar(&o.DefaultClass, "default-class", true,
 		"Serve Services of type LoadBalancer without a loadBalancerClass. With false, only those with loadBalancerClass "+
 			loadbalancer.Class+" are served; others that have addresses keep them until they are deleted.")

@@ -127,7 +127,7 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 		return err
 	}
 	p.manager, err = ipam.New(ipam.Options{
-		Networks: c.one, Records: store, Cluster: c.config.Cluster, Identity: identity,
+		Networks: c.one, Records: store, Claims: store, Inventory: c.one, ReportOrphans: c.options.Orphans == OrphansReport, Cluster: c.config.Cluster, Identity: identity,
 		Interval: c.timing.Compare, OrphanGrace: c.timing.OrphanGrace, Fence: c.timing.Fence, Adopt: c.timing.Adopt,
 		OnStatus: func(s ipam.PoolStatus) { p.balancer.PoolStatusChanged(s) },
 		OnEvent:  func(e ipam.Event) { p.balancer.PoolEvent(e) },

@@ -33,6 +33,19 @@ const (
 	ForwardVIP Forward = "VIP"
 )
 
+// Reservation says what a pool does with its network in OpenNebula.
+// +kubebuilder:validation:Enum=child;none
+type Reservation string
+
+const (
+	// ReservationChild cuts a reservation, a child network of our own, out of the
+	// pool's network. Needs USE on it.
+	ReservationChild Reservation = "child"
+	// ReservationNone puts single addresses of the pool's network on hold. Needs
+	// USE and MANAGE on it.
+	ReservationNone Reservation = "none"
+)
+
 // AddressPool says where addresses come from and how they are exposed.
 //
 // +kubebuilder:object:root=true
@@ -61,10 +74,20 @@ type AddressPool struct {
 // +kubebuilder:validation:XValidation:rule="(self.exposure == 'Router') == has(self.router)",message="spec.router is required with exposure Router, and only there"
 // +kubebuilder:validation:XValidation:rule="!has(self.l2) || self.exposure == 'L2'",message="spec.l2 is only for exposure L2"
 // +kubebuilder:validation:XValidation:rule="self.network == oldSelf.network",message="spec.network cannot be changed: make a new pool and move the Services to it"
+// +kubebuilder:validation:XValidation:rule="(has(self.reservation) ? self.reservation : 'child') == (has(oldSelf.reservation) ? oldSelf.reservation : 'child')",message="spec.reservation cannot be changed: make a new pool and move the Services to it"
 // +kubebuilder:validation:XValidation:rule="self.exposure == oldSelf.exposure",message="spec.exposure cannot be changed: make a new pool and move the Services to it"
 type AddressPoolSpec struct {
 	// Network is the OpenNebula virtual network that addresses are reserved from.
 	Network NetworkReference `json:"network"`
+
+	// Reservation says whether the pool has a reservation of its own in OpenNebula
+	// (child, the default), or puts single addresses of the network on hold
+	// (none), for users who may not reserve. Then a hold of which nobody knows any
+	// more whether it is ours, after a crash at the wrong moment, is set aside
+	// until a person decides: see VirtualIPs in phase SetAside.
+	// +optional
+	// +kubebuilder:default=child
+	Reservation Reservation `json:"reservation,omitempty"`
 
 	// Ranges limits the pool to these addresses of the network. Empty: all of
 	// the network's static ranges.
@@ -247,7 +270,7 @@ type AddressPoolStatus struct {
 	// IPv6 counts the IPv6 addresses.
 	// +optional
 	IPv6 *AddressCounts `json:"ipv6,omitempty"`
-	// Conditions: Ready.
+	// Conditions: Ready, Overlapping, Stranded.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -262,7 +285,8 @@ type AddressPoolStatus struct {
 type AddressCounts struct {
 	// Total is what the pool could give in all: reserved ones, and free ones of the network.
 	Total int64 `json:"total"`
-	// Reserved is how many of them are in our reservation.
+	// Reserved is how many of them are in our reservation; with reservation none,
+	// how many we have on hold.
 	Reserved int64 `json:"reserved"`
 	// Used is how many have a VirtualIP.
 	Used int64 `json:"used"`
@@ -270,6 +294,14 @@ type AddressCounts struct {
 	Free int64 `json:"free"`
 	// Held is how many are on hold in OpenNebula.
 	Held int64 `json:"held"`
+	// Ahead is how many are reserved, or with reservation none on hold, for the
+	// next Services: they are given without asking OpenNebula.
+	// +optional
+	Ahead int64 `json:"ahead"`
+	// SetAside is how many have a hold of which nobody knows whether it is ours
+	// (reservation none). They are no part of Total.
+	// +optional
+	SetAside int64 `json:"setAside"`
 }
 
 // AddressPoolList is a list of pools.
@@ -286,4 +318,12 @@ type AddressPoolList struct {
 const (
 	// PoolReady is true when the pool can give addresses.
 	PoolReady = "Ready"
+	// PoolOverlapping is true when another pool could give the same addresses:
+	// reason SameNetwork (the two compete) or OtherNetwork (two networks have the
+	// same addresses).
+	PoolOverlapping = "Overlapping"
+	// PoolStranded is true when addresses are in use that the pool would not give
+	// any more: reason OutsideOfSpec (the spec was changed) or RangeRemoved (the
+	// network has lost the range). They stay where they are.
+	PoolStranded = "Stranded"
 )

@@ -10,7 +10,7 @@ import (
 const AddressFinalizer = "onelb.io/address"
 
 // Phase is where an address is in its life.
-// +kubebuilder:validation:Enum=Active;Releasing;Quarantined
+// +kubebuilder:validation:Enum=Active;Releasing;Quarantined;Claiming;Ahead;Ending;SetAside
 type Phase string
 
 const (
@@ -20,6 +20,17 @@ const (
 	PhaseReleasing Phase = "Releasing"
 	// PhaseQuarantined: it is free everywhere, and waits before it is given again.
 	PhaseQuarantined Phase = "Quarantined"
+	// PhaseClaiming: it is about to be put on hold (pools with reservation none,
+	// as all that follow).
+	PhaseClaiming Phase = "Claiming"
+	// PhaseAhead: it is on hold for the next Service that needs one.
+	PhaseAhead Phase = "Ahead"
+	// PhaseEnding: its hold is being ended.
+	PhaseEnding Phase = "Ending"
+	// PhaseSetAside: nobody knows whether the hold that it has in OpenNebula is
+	// ours. It is neither given nor released. Release it in OpenNebula if nobody
+	// there needs it, or delete the VirtualIP if it is somebody else's.
+	PhaseSetAside Phase = "SetAside"
 )
 
 // TrafficPolicy is a Service's externalTrafficPolicy.
@@ -82,7 +93,8 @@ type VirtualIP struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.address == oldSelf.address",message="spec.address cannot be changed"
 // +kubebuilder:validation:XValidation:rule="self.pool == oldSelf.pool",message="spec.pool cannot be changed"
-// +kubebuilder:validation:XValidation:rule="self.role == oldSelf.role",message="spec.role cannot be changed"
+// +kubebuilder:validation:XValidation:rule="self.role == oldSelf.role || (has(oldSelf.direct) && oldSelf.direct.state == 'Ahead')",message="spec.role cannot be changed"
+// +kubebuilder:validation:XValidation:rule="has(self.direct) == has(oldSelf.direct)",message="spec.direct cannot be added or removed"
 // +kubebuilder:validation:XValidation:rule="(self.role == 'Router') == has(self.router)",message="spec.router is required with role Router, and only there"
 type VirtualIPSpec struct {
 	// Address in canonical form, for example 203.0.113.7 or 2001:db8::7.
@@ -135,6 +147,46 @@ type VirtualIPSpec struct {
 	// Router is the virtual router that holds the address (role Router).
 	// +optional
 	Router *VirtualIPRouter `json:"router,omitempty"`
+	// Direct is set for addresses of pools with reservation none: they are on hold
+	// in the pool's network itself.
+	// +optional
+	Direct *DirectHold `json:"direct,omitempty"`
+}
+
+// DirectState is what is known of the hold of an address of a pool with
+// reservation none. Services have it, or it is being released, if it is Held or
+// Doubtful; nobody has it in the other states.
+// +kubebuilder:validation:Enum=Claiming;Ahead;Held;Doubtful;Ending;SetAside
+type DirectState string
+
+const (
+	// DirectClaiming: the address is about to be put on hold.
+	DirectClaiming DirectState = "Claiming"
+	// DirectAhead: the hold is ours, and the address can be given.
+	DirectAhead DirectState = "Ahead"
+	// DirectHeld: the hold is ours, and the address was given.
+	DirectHeld DirectState = "Held"
+	// DirectDoubtful: the address was given, and its hold taken away or in doubt.
+	DirectDoubtful DirectState = "Doubtful"
+	// DirectEnding: the hold is about to end, or has just ended.
+	DirectEnding DirectState = "Ending"
+	// DirectSetAside: whose the hold is, is not known.
+	DirectSetAside DirectState = "SetAside"
+)
+
+// DirectHold tells about a hold in a pool's network itself.
+//
+// +kubebuilder:validation:XValidation:rule="self.networkID == oldSelf.networkID",message="spec.direct.networkID cannot be changed"
+type DirectHold struct {
+	// NetworkID is the OpenNebula ID of the network.
+	// +kubebuilder:validation:Minimum=0
+	NetworkID int32 `json:"networkID"`
+	// State of the hold.
+	State DirectState `json:"state"`
+	// Kept says that the deletion of the VirtualIP was asked for before it was set
+	// aside. It ends when the hold in OpenNebula does, and not by that deletion.
+	// +optional
+	Kept bool `json:"kept,omitempty"`
 }
 
 // NodeWeight is a NodePreference with the selector in one line.

@@ -55,6 +55,7 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 			Interfaces:    slices.Clone(d.Interfaces),
 			NodeSelector:  d.NodeSelector, NodePreferences: slices.Clone(d.NodePreferences),
 			Router: d.Router.DeepCopy(),
+			Direct: direct(r),
 		},
 	}
 }
@@ -83,6 +84,7 @@ func compareReferences(a, b v1alpha1.ServiceReference) int {
 func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 	r := ipam.Record{
 		Address: a,
+		ID:      string(v.UID),
 		Pool:    v.Spec.Pool,
 		Phase:   phase(v),
 		OnHold:  apimeta.IsStatusConditionTrue(v.Status.Conditions, v1alpha1.VirtualIPOnHold),
@@ -99,6 +101,9 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 	for _, o := range v.Spec.Services {
 		r.Owners = append(r.Owners, ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)})
 	}
+	if v.Spec.Direct != nil {
+		recordDirect(&r, v)
+	}
 	if t := v.Status.ReleasedAt; t != nil {
 		r.ReleasedAt = t.Time
 	}
@@ -112,6 +117,8 @@ func phase(v *v1alpha1.VirtualIP) ipam.Phase {
 	switch {
 	case len(v.Spec.Services) > 0, retained(v):
 		return ipam.Active
+	case claimed(v):
+		return claimPhase(v.Spec.Direct.State)
 	case v.Status.Phase == v1alpha1.PhaseQuarantined:
 		return ipam.Quarantined
 	default:
@@ -125,6 +132,8 @@ func phaseName(p ipam.Phase) v1alpha1.Phase {
 		return v1alpha1.PhaseActive
 	case ipam.Quarantined:
 		return v1alpha1.PhaseQuarantined
+	case ipam.Claiming, ipam.Ahead, ipam.Ending, ipam.SetAside:
+		return v1alpha1.Phase(stateOf(p, false))
 	case ipam.Releasing:
 	}
 	return v1alpha1.PhaseReleasing

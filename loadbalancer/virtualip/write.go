@@ -42,7 +42,7 @@ func (s *Store) Create(ctx context.Context, r ipam.Record) (ipam.Record, error) 
 		return r, fmt.Errorf("create VirtualIP %s: %w", r.Address, err)
 	}
 	created := s.written(v)
-	if r.Phase == ipam.Active {
+	if r.Phase == ipam.Active || r.Direct {
 		return created, nil
 	}
 	created.Phase, created.ReleasedAt = r.Phase, r.ReleasedAt
@@ -60,7 +60,7 @@ func (s *Store) Update(ctx context.Context, r ipam.Record) (ipam.Record, error) 
 	}
 	status := map[string]any{
 		"phase":      phaseName(r.Phase),
-		"conditions": withHold(v, r.OnHold),
+		"conditions": withHold(v, r),
 		"releasedAt": nil,
 	}
 	if !r.ReleasedAt.IsZero() {
@@ -73,13 +73,16 @@ func (s *Store) Update(ctx context.Context, r ipam.Record) (ipam.Record, error) 
 	return s.written(n), nil
 }
 
-func withHold(v *v1alpha1.VirtualIP, onHold bool) []metav1.Condition {
+func withHold(v *v1alpha1.VirtualIP, r ipam.Record) []metav1.Condition {
 	conditions := slices.Clone(v.Status.Conditions)
 	c := metav1.Condition{
 		Type: v1alpha1.VirtualIPOnHold, Status: metav1.ConditionFalse, Reason: "NotOnHold",
 		Message: "The address is not on hold in OpenNebula.", ObservedGeneration: v.Generation,
 	}
-	if onHold {
+	if r.Phase == ipam.SetAside {
+		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, string(v1alpha1.PhaseSetAside), setAsideMessage
+	}
+	if r.OnHold {
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, "Held", "The address is on hold in OpenNebula."
 	}
 	apimeta.SetStatusCondition(&conditions, c)

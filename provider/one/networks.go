@@ -96,6 +96,19 @@ func (c *Client) FindReservation(ctx context.Context, name string) (ipam.Network
 	return n, err
 }
 
+// Reservations implements ipam.Inventory.
+func (c *Client) Reservations(ctx context.Context) ([]ipam.Reservation, error) {
+	body, err := c.callText(ctx, "one.vnpool.info", parameters.PoolWhoMine, -1, -1)
+	if err != nil {
+		return nil, fmt.Errorf("list our reservations: %w", err)
+	}
+	list, err := parseReservations([]byte(body))
+	if err != nil {
+		return nil, fmt.Errorf("list our reservations: %w", c.malformed("one.vnpool.info", err))
+	}
+	return list, nil
+}
+
 func (c *Client) networkPool(ctx context.Context, who int) ([]poolEntry, error) {
 	body, err := c.callText(ctx, "one.vnpool.info", who, -1, -1)
 	if err != nil {

@@ -170,6 +170,40 @@ type poolEntry struct {
 	owner string
 }
 
+// parseReservations reads the reservations in the document of one.vnpool.info,
+// sorted by ID.
+func parseReservations(body []byte) ([]ipam.Reservation, error) {
+	var x struct {
+		XMLName  xml.Name
+		Networks []xmlNetwork `xml:"VNET"`
+	}
+	if err := xml.Unmarshal(body, &x); err != nil {
+		return nil, err
+	}
+	if x.XMLName.Local != "VNET_POOL" {
+		return nil, fmt.Errorf("no pool of virtual networks but a document <%s>", x.XMLName.Local)
+	}
+	var out []ipam.Reservation
+	for _, n := range x.Networks {
+		parent, err := optionalID(n.Parent)
+		switch {
+		case n.ID == nil || *n.ID < 0:
+			return nil, fmt.Errorf("virtual network %q has no ID", n.Name)
+		case err != nil:
+			return nil, fmt.Errorf("virtual network %d: PARENT_NETWORK_ID: %w", *n.ID, err)
+		case ipam.NetworkID(parent) == ipam.NoNetwork:
+			continue
+		}
+		attributes := n.Template.singles
+		if attributes == nil {
+			attributes = map[string]string{}
+		}
+		out = append(out, ipam.Reservation{ID: ipam.NetworkID(*n.ID), Name: n.Name, Attributes: attributes})
+	}
+	slices.SortFunc(out, func(a, b ipam.Reservation) int { return cmp.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
 // parseNetworkPool reads the document of one.vnpool.info, sorted by ID.
 func parseNetworkPool(body []byte) ([]poolEntry, error) {
 	var x struct {

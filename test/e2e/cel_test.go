@@ -23,6 +23,7 @@ func TestInvalidObjects(t *testing.T) {
 		"chunk":                  {l2 + ", chunkSize: 0", "should be greater than or equal to 1"},
 		"unknown-field":          {l2 + ", autoAsign: true", `unknown field "spec.autoAsign"`},
 		"wrong-type":             {l2 + ", priority: high", "must be of type integer"},
+		"reservation":            {l2 + ", reservation: some", `Unsupported value: "some"`},
 		"long-name-" + longLabel: {l2, "at most 63 characters"},
 	} {
 		out, err := w.applyText(poolYAML(name, c.spec))
@@ -38,6 +39,11 @@ func TestInvalidObjects(t *testing.T) {
 		t.Fatalf("the network of a pool was changed: %s", out)
 	}
 	w.mentions(err.Error()+out, "spec.network cannot be changed: make a new pool")
+	out, err = w.Kubectl(t.Context(), "patch", "addresspool", "lan", "--type=merge", "-p", `{"spec":{"reservation":"none"}}`)
+	if err == nil {
+		t.Fatalf("the reservation of a pool was changed: %s", out)
+	}
+	w.mentions(err.Error()+out, "spec.reservation cannot be changed: make a new pool")
 }
 
 const longLabel = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
