@@ -245,6 +245,7 @@ func (k *keeper) settled(ctx context.Context, n *Network) error {
 func (k *keeper) sign(ctx context.Context, n *Network) error {
 	err := k.networks.Annotate(ctx, n.ID, map[string]string{
 		AttributeCluster: k.m.opts.Cluster, AttributeClusterUID: k.m.opts.Identity, AttributePool: k.name,
+		AttributeAlive: aliveText(time.Now()),
 	})
 	if err != nil {
 		return fmt.Errorf("name reservation %q (%d) ours: %w", n.Name, n.ID, err)
@@ -266,6 +267,9 @@ func (k *keeper) takeOver(n Network, readAt uint64) {
 	defer k.mu.Unlock()
 	k.reservation, k.ready, k.doubt = n.ID, k.basis == k.pool.specSeq, false
 	k.index.apply(n, readAt, k.allows, k.store.Get)
+	k.learn(k.store.Get)
+	k.scribe.alive = aliveAt(n)
+	k.attend(true)
 	for _, h := range k.index.byAddr {
 		k.doubt = k.doubt || h.suspect != 0
 	}

@@ -40,6 +40,9 @@ const (
 	EventAddressRecovered = "AddressRecovered"
 	// EventOrphanReleased: a hold that belonged to nobody was released.
 	EventOrphanReleased = "OrphanReleased"
+	// EventOwnersNotRecorded: for whom addresses are could not be written into
+	// OpenNebula.
+	EventOwnersNotRecorded = "OwnersNotRecorded"
 )
 
 // Event is something that happened to a pool or to one of its addresses. There

@@ -225,6 +225,9 @@ func (v *view) Create(ctx context.Context, r Record) (Record, error) {
 		if _, ok := v.recs[r.Address]; ok {
 			return Record{}, fmt.Errorf("%s: %w", r.Address, ErrTaken)
 		}
+		if key, ok := r.Detail.(string); ok {
+			r.Share = key
+		}
 		r = v.put("Create", r)
 		v.own(r, true)
 		return r, nil

@@ -36,6 +36,7 @@ type keeper struct {
 	unnamed   time.Time // since when the reservation has been without identity
 	had       bool      // a reservation of ours was read and is not known to be back
 
+	scribe scribe
 	claims map[netip.Addr]bool // records that we made to give a range back, done with
 	denied [2]string           // what kept us from reserving more, as reported
 
@@ -90,6 +91,9 @@ func (k *keeper) pass(ctx context.Context) (gone bool) {
 	}
 	if ctx.Err() != nil {
 		return false
+	}
+	if !k.storeWait.blocked() && !k.cloudWait.blocked() {
+		k.inscribe(ctx)
 	}
 	gone = k.isRemoved() && k.m.drop(k.pool)
 	k.report(ctx)
@@ -180,6 +184,9 @@ func (k *keeper) next() time.Time {
 	}
 	if k.reread || k.specSeq != k.pool.specSeq || k.workSeq != k.recordsSeq || len(k.work) > 0 {
 		cloud = now
+	}
+	if k.ready && !k.scribe.due.IsZero() {
+		cloud = earlier(cloud, later(k.scribe.due, k.scribe.wait.until))
 	}
 	cloud = later(cloud, later(k.cloudWait.until, k.storeWait.until))
 	store := now.Add(k.m.opts.Interval)

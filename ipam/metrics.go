@@ -12,6 +12,7 @@ type Counters struct {
 	Orphans            uint64 // holds without record that were released
 	Conflicts          uint64 // addresses found in use by something else
 	Reads              uint64 // times that the reservation was read
+	Inscriptions       uint64 // writes of the owners of a range
 	Passes             uint64 // passes of the keeper
 	Failures           uint64 // passes of the keeper that failed
 }

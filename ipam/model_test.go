@@ -78,7 +78,13 @@ type model struct {
 	claims   map[netip.Addr]bool   // whose record was made to give them back
 	problems []string
 	crashes  int
+	lost     map[netip.Addr]Owner // whose an address was when the records were lost
+	lostAt   time.Time
+	losses   int
 }
+
+// modelGrace is for how long the model's addresses are kept for former owners.
+const modelGrace = 10 * time.Minute
 
 func newModel(t *testing.T, seed uint64) *model {
 	m := &model{
@@ -114,11 +120,16 @@ func (m *model) problem(format string, args ...any) {
 func (m *model) record(verb string, r Record) {
 	switch {
 	case verb == "Create" && len(r.Owners) > 0:
-		if id, in := m.inReservation(r); !in {
+		id, in := m.inReservation(r)
+		if !in {
 			m.problem("%s was given while not in our reservation %d", r.Address, id)
+		}
+		if was, ok := m.wasLost(r.Address); ok && was != r.Owners[0].named() && m.cloud.use(id, r.Address) == hold {
+			m.problem("%s was given to %v, and was %v's before the records were lost", r.Address, r.Owners[0], was)
 		}
 		m.mu.Lock()
 		m.created[r.Owners[0].UID] = r.Address
+		delete(m.lost, r.Address) // it is back, or was given up
 		delete(m.claims, r.Address)
 		m.mu.Unlock()
 	case verb == "Create":
@@ -186,7 +197,8 @@ func (m *model) fault(string) fault {
 
 func (m *model) startProcess(i int) {
 	m.starts++
-	m.procs[i] = start(m.t, m.cloud, m.store, func(_ *Options, p *process) {
+	m.procs[i] = start(m.t, m.cloud, m.store, func(o *Options, p *process) {
+		o.FormerGrace = modelGrace
 		p.client.fault, p.view.fault = m.fault, m.fault
 		p.view.lag = func() time.Duration { return time.Duration(m.n(3000)) * time.Millisecond }
 	})
@@ -237,6 +249,8 @@ func (m *model) step() string {
 		return m.stopOne()
 	case p < 71:
 		return m.repool()
+	case p < 72 && m.n(4) == 0:
+		return m.lose()
 	case p < 72:
 		time.Sleep(time.Duration(m.n(600)) * time.Second)
 		return "wait long"
@@ -254,8 +268,11 @@ func (m *model) allocate() string {
 		return "nobody to allocate"
 	}
 	for range 1 + m.n(4) {
+		if m.comeBack(p) {
+			continue
+		}
 		m.serial++
-		r := Request{Pool: m.pools[m.n(2)].Name, Family: families[m.n(2)], Owner: Owner{UID: fmt.Sprint(m.serial)}}
+		r := Request{Pool: m.pools[m.n(2)].Name, Family: families[m.n(2)], Owner: Owner{Namespace: "m", Name: fmt.Sprintf("s%d", m.serial), UID: fmt.Sprint(m.serial)}}
 		if m.n(8) == 0 {
 			r.Want = m.anyAddress(r)
 		}
@@ -272,6 +289,80 @@ func (m *model) allocate() string {
 		})
 	}
 	return "allocate"
+}
+
+// lose is etcd lost: no process is left, and no record. What OpenNebula has on
+// record by then stays with who had it.
+func (m *model) lose() string {
+	for i, p := range m.procs {
+		if p != nil {
+			m.procs[i] = nil
+			p.crash()
+		}
+	}
+	m.calls.Wait()
+	lost := map[netip.Addr]Owner{}
+	for a, r := range m.store.all() {
+		id, in := m.inReservation(r)
+		if t := m.cloud.owners("c-" + r.Pool)[a]; in && r.Phase == Active && m.cloud.use(id, a) == hold && len(r.Owners) == 1 && t.Has(r.Owners[0]) && len(t.Owners) == 1 {
+			lost[a] = r.Owners[0].named()
+		}
+	}
+	m.mu.Lock()
+	m.lost, m.lostAt = lost, time.Now()
+	m.losses++
+	m.mu.Unlock()
+	m.store.lose()
+	m.startProcess(0)
+	return "lose all records"
+}
+
+// wasLost returns whose an address was, while it has to be kept for him.
+func (m *model) wasLost(a netip.Addr) (Owner, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o, ok := m.lost[a]
+	return o, ok && time.Since(m.lostAt) < modelGrace
+}
+
+func (m *model) lostAddresses() []netip.Addr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return sortedKeys(m.lost)
+}
+
+func (m *model) giveUp(addrs ...netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range addrs {
+		delete(m.lost, a)
+	}
+}
+
+// comeBack is a Service of the lost cluster that is created again.
+func (m *model) comeBack(p *process) bool {
+	lost := m.lostAddresses()
+	if len(lost) == 0 || m.n(3) > 0 {
+		return false
+	}
+	a := lost[m.n(len(lost))]
+	was, ok := m.wasLost(a)
+	if !ok {
+		return false
+	}
+	m.serial++
+	was.UID = fmt.Sprint(m.serial)
+	for _, f := range p.Formers(was) {
+		m.calls.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			if rec, err := p.Allocate(ctx, Request{Pool: f.Pool, Want: f.Address, Owner: was}); err == nil && rec.Address != f.Address {
+				m.problem("%v got %s, wanted back %s", was, rec.Address, f.Address)
+			}
+		})
+		return true
+	}
+	return false
 }
 
 func (m *model) anyAddress(r Request) netip.Addr {
@@ -318,6 +409,7 @@ func (m *model) meddle() string {
 	switch {
 	case r.use[i] == hold:
 		delete(r.use, i)
+		m.giveUp(advanceValid(r.First4, i), advanceValid(r.First6, i)) // that is how to
 		return "take a hold away"
 	case r.use[i] != "":
 		delete(r.use, i)
@@ -387,7 +479,8 @@ func (m *model) stopOne() string {
 func (m *model) repool() string {
 	switch m.n(5) {
 	case 0:
-		m.pools[1].Leaving = !m.pools[1].Leaving
+		m.pools[1].Leaving = !m.pools[1].Leaving // the addresses of a removed pool are given up
+		m.giveUp(slices.DeleteFunc(m.lostAddresses(), func(a netip.Addr) bool { return !m.pools[1].limits().allow(a) })...)
 	case 1:
 		m.pools[0].ReserveAhead = m.n(8)
 	case 2:
@@ -463,8 +556,8 @@ func (m *model) quiesce() {
 	synctest.Wait()
 	m.check("at rest")
 	m.atRest()
-	m.t.Logf("%d records at rest, %d given in all, %d starts, %d crashes in calls, %d calls",
-		len(m.store.all()), len(m.created), m.starts, m.crashes, m.cloud.count(""))
+	m.t.Logf("%d records at rest, %d given in all, %d starts, %d crashes in calls, %d losses of all records, %d calls",
+		len(m.store.all()), len(m.created), m.starts, m.crashes, m.losses, m.cloud.count(""))
 	// Linear: a hold and a release for each address given, beside what the
 	// clock, restarts and faults cost.
 	for name, c := range m.procs[0].Counters() {

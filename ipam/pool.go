@@ -112,6 +112,10 @@ type pool struct {
 	changed     chan struct{} // closed, and replaced, when waiters should look again
 	doubt       bool          // some address is suspect
 	counters    Counters
+	changes     uint64                 // counts lists of records that differed
+	met         bool                   // the reservation was read at least once
+	formers     map[netip.Addr]*former // addresses that are kept for former owners
+	formersOf   map[Owner]map[netip.Addr]bool
 }
 
 // wish is an address that allocations asked for by name.
@@ -254,11 +258,15 @@ func (p *pool) settle(s *slot) {
 func (p *pool) observe(recs []Record, since, scan uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !slices.EqualFunc(p.records, recs, func(a, b Record) bool { return a.Address == b.Address && a.Version == b.Version }) {
+		p.changes++
+	}
 	p.records = recs
 	p.recordsSeq++
 	p.used = [2]int{}
 	for _, r := range recs {
 		p.used[familyOf(r.Address).index()]++
+		p.arrived(r)
 	}
 	before := p.index.nfree
 	if p.index.observe(recs, since, scan, func() uint64 { return p.m.clock.Add(1) }) {

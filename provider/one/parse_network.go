@@ -35,6 +35,36 @@ type xmlAR struct {
 	Used   int        `xml:"USED_LEASES"`
 	Parent string     `xml:"PARENT_NETWORK_AR_ID"`
 	Leases []xmlLease `xml:"LEASES>LEASE"`
+	Others []xmlOther `xml:",any"`
+}
+
+// xmlOther is any further element of a range.
+type xmlOther struct {
+	XMLName xml.Name
+	Value   string `xml:",chardata"`
+}
+
+// rangeOwn are elements of a range that OpenNebula manages itself and keeps
+// whatever one.vn.update_ar says. GLOBAL_PREFIX, ULA_PREFIX and PREFIX_LENGTH are
+// not among them: to be kept they have to be sent again.
+var rangeOwn = []string{
+	"MAC", "NEXT_INDEX", "SHARED", "ALLOCATED", "MAC_END", "IP_END", "IP6_END", "IP6_ULA", "IP6_ULA_END", "IP6_GLOBAL", "IP6_GLOBAL_END",
+	"PARENT_NETWORK", "LEASES",
+}
+
+// attributes are what one.vn.update_ar would drop; nil: nothing.
+func (x *xmlAR) attributes() map[string]string {
+	var out map[string]string
+	for _, o := range x.Others {
+		if slices.Contains(rangeOwn, o.XMLName.Local) {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[o.XMLName.Local] = o.Value
+	}
+	return out
 }
 
 type xmlLease struct {
@@ -88,7 +118,7 @@ func (x *xmlAR) parse() (ipam.Range, error) {
 	if x.ID == nil || *x.ID < 0 || x.Size < 0 || x.Used < 0 {
 		return ipam.Range{}, fmt.Errorf("an address range has no ID, or a negative number")
 	}
-	r := ipam.Range{ID: ipam.RangeID(*x.ID), Kind: ipam.RangeKind(x.Kind), Size: x.Size, Used: x.Used}
+	r := ipam.Range{ID: ipam.RangeID(*x.ID), Kind: ipam.RangeKind(x.Kind), Size: x.Size, Used: x.Used, Attributes: x.attributes()}
 	parent, err := optionalID(x.Parent)
 	if err != nil {
 		return r, fmt.Errorf("range %d: PARENT_NETWORK_AR_ID: %w", r.ID, err)
