@@ -50,15 +50,18 @@ func (m *Manager) Formers(o Owner) []Former {
 	return all
 }
 
-// Unread names the pools whose reservation has not been read yet since the
-// Manager was made, because OpenNebula has not answered: an address of an owner
-// may stand there.
+// unreadWait is how long anybody waits for the first reading of a pool: a pool
+// that is made while OpenNebula is away must not keep others from giving.
+const unreadWait = 30 * time.Second
+
+// Unread names the pools that are new here and whose reservation has not been read yet, because
+// OpenNebula has not answered: an address of an owner may stand there.
 func (m *Manager) Unread() []string {
 	var names []string
 	for _, p := range m.sorted() {
 		p.mu.Lock()
 		waits := p.trouble == nil || errors.Is(p.trouble, ErrUnavailable) || errors.Is(p.trouble, ErrUnauthenticated)
-		if !p.leaving() && !p.met && waits {
+		if !p.leaving() && !p.met && waits && time.Since(p.born) < unreadWait {
 			names = append(names, p.name)
 		}
 		p.mu.Unlock()

@@ -112,7 +112,8 @@ type pool struct {
 	changed     chan struct{} // closed, and replaced, when waiters should look again
 	doubt       bool          // some address is suspect
 	counters    Counters
-	changes     uint64                 // counts lists of records that differed
+	changes     uint64 // counts lists of records that differed
+	born        time.Time
 	met         bool                   // the reservation was read at least once
 	formers     map[netip.Addr]*former // addresses that are kept for former owners
 	formersOf   map[Owner]map[netip.Addr]bool
@@ -140,7 +141,7 @@ func (v verdict) current() error {
 
 func newPool(m *Manager, name string) *pool {
 	return &pool{
-		m: m, name: name, wake: make(chan struct{}, 1), reservation: NoNetwork, index: newIndex(),
+		m: m, name: name, born: time.Now(), wake: make(chan struct{}, 1), reservation: NoNetwork, index: newIndex(),
 		wishes: map[netip.Addr]*wish{}, changed: make(chan struct{}), spec: PoolSpec{Name: name, ChunkSize: DefaultChunkSize, Quarantine: DefaultQuarantine},
 	}
 }

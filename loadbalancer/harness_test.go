@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -253,6 +254,8 @@ type fakeAllocator struct {
 	next     netip.Addr
 	notReady map[string]string
 	allocs   int
+	formers  []ipam.Former
+	unread   []string
 }
 
 func (f *fakeAllocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Record, error) {
@@ -264,6 +267,8 @@ func (f *fakeAllocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Reco
 	a := f.next
 	if r.Want.IsValid() {
 		a = r.Want
+	} else if _, taken := f.store.Get(r.Prefer); r.Prefer.IsValid() && !taken {
+		a = r.Prefer
 	} else {
 		f.next = f.next.Next()
 	}
@@ -280,6 +285,20 @@ func (f *fakeAllocator) count() int {
 
 func (f *fakeAllocator) SetPools([]ipam.PoolSpec) {}
 func (f *fakeAllocator) Notify()                  {}
+
+func (f *fakeAllocator) Formers(o ipam.Owner) []ipam.Former {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(f.formers), func(x ipam.Former) bool { return !x.Has(o) })
+}
+
+func (f *fakeAllocator) Unread() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.unread
+}
+
+func (f *fakeAllocator) Reserved(string, netip.Addr) bool { return true }
 
 func (f *fakeAllocator) setNotReady(pool, why string) {
 	f.mu.Lock()
