@@ -268,7 +268,7 @@ func (k *keeper) takeOver(n Network, readAt uint64) {
 	k.reservation, k.ready, k.doubt = n.ID, k.basis == k.pool.specSeq, false
 	k.index.apply(n, readAt, k.allows, k.store.Get)
 	k.learn(k.store.Get)
-	k.scribe.alive = aliveAt(n)
+	k.scribe.alive = AliveAt(n)
 	k.attend(true)
 	for _, h := range k.index.byAddr {
 		k.doubt = k.doubt || h.suspect != 0

@@ -136,7 +136,7 @@ func TestOwnersFollowAndAreRepaired(t *testing.T) {
 		if got := c.owners("c-pub")[b]; !got.Has(who("b")) || got.Until.Unix() != until.Unix() {
 			t.Errorf("%+v", got)
 		}
-		if alive := aliveAt(c.find("k8s", "c-pub").Network); time.Since(alive) > 2*DefaultInterval {
+		if alive := AliveAt(c.find("k8s", "c-pub").Network); time.Since(alive) > 2*DefaultInterval {
 			t.Errorf("last sign of life %s", alive)
 		}
 	})

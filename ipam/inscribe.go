@@ -81,8 +81,9 @@ func (k *keeper) sayAlive(ctx context.Context, id NetworkID, now time.Time) erro
 
 func aliveText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// aliveAt reads what sayAlive wrote; zero: nothing that can be read.
-func aliveAt(n Network) time.Time {
+// AliveAt is when the cluster that a reservation belongs to last showed itself
+// there; zero: never.
+func AliveAt(n Network) time.Time {
 	t, err := time.Parse(time.RFC3339, n.Attributes[AttributeAlive])
 	if err != nil {
 		return time.Time{}

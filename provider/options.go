@@ -30,6 +30,8 @@ type Timing struct {
 	OrphanGrace time.Duration
 	Fence       time.Duration
 	Adopt       time.Duration
+	FormerGrace time.Duration
+	OwnersDelay time.Duration
 	Sweep       time.Duration // loadbalancer.Options.SweepInterval
 	Retry       time.Duration // loadbalancer.Options.RetryAfter
 }

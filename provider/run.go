@@ -25,6 +25,7 @@ import (
 	"github.com/onelb/onelb/loadbalancer/class"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
+	"github.com/onelb/onelb/provider/identity"
 )
 
 const userAgent = "onelb"
@@ -59,26 +60,26 @@ func (c *Cloud) run(ctx context.Context, cfg *rest.Config) error {
 	case <-ctx.Done():
 		return nil
 	}
-	identity, token, err := c.join(ctx, p.kube)
+	id, token, err := c.join(ctx, p.kube)
 	if err != nil {
 		return err
 	}
-	if err := c.connect(p, identity, token); err != nil {
+	if err := c.connect(p, id, token); err != nil {
 		return err
 	}
 	c.balancer.set(p.balancer)
-	klog.FromContext(ctx).Info("The load balancer runs", "cluster", c.config.Cluster, "identity", identity, "routers", len(p.routers))
+	klog.FromContext(ctx).Info("The load balancer runs", "cluster", c.config.Cluster, "identity", id, "routers", len(p.routers))
 	return c.supervise(ctx, p)
 }
 
 // join fetches what the parts need of the cluster.
-func (c *Cloud) join(ctx context.Context, kube kubernetes.Interface) (identity string, token uint64, err error) {
+func (c *Cloud) join(ctx context.Context, kube kubernetes.Interface) (id string, token uint64, err error) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = userAgent
 	}
 	err = retry(ctx, "the cluster's identity", func(ctx context.Context) (err error) {
-		identity, err = clusterIdentity(ctx, kube)
+		id, err = identity.Of(ctx, kube, c.config.IdentityFile)
 		return err
 	})
 	if err != nil {
@@ -88,7 +89,7 @@ func (c *Cloud) join(ctx context.Context, kube kubernetes.Interface) (identity s
 		token, err = nextToken(ctx, kube, host)
 		return err
 	})
-	return identity, token, err
+	return id, token, err
 }
 
 func newParts(cfg *rest.Config) (*parts, func(), error) {
@@ -117,7 +118,7 @@ func newParts(cfg *rest.Config) (*parts, func(), error) {
 
 // connect makes store, IPAM, router clients and load balancer. They refer to
 // each other: the callbacks are used only once everything runs.
-func (c *Cloud) connect(p *parts, identity string, token uint64) error {
+func (c *Cloud) connect(p *parts, id string, token uint64) error {
 	store, err := virtualip.New(virtualip.Options{
 		Client: p.onelb.VirtualIPs(), Informer: p.vips,
 		Announced: func(v *v1alpha1.VirtualIP) bool { return p.balancer.Announced(v) },
@@ -127,8 +128,9 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 		return err
 	}
 	p.manager, err = ipam.New(ipam.Options{
-		Networks: c.one, Records: store, Cluster: c.config.Cluster, Identity: identity,
+		Networks: c.one, Records: store, Cluster: c.config.Cluster, Identity: id,
 		Interval: c.timing.Compare, OrphanGrace: c.timing.OrphanGrace, Fence: c.timing.Fence, Adopt: c.timing.Adopt,
+		FormerGrace: c.timing.FormerGrace, OwnersDelay: c.timing.OwnersDelay,
 		OnStatus: func(s ipam.PoolStatus) { p.balancer.PoolStatusChanged(s) },
 		OnEvent:  func(e ipam.Event) { p.balancer.PoolEvent(e) },
 	})
@@ -139,7 +141,7 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 	for _, r := range c.config.Routers {
 		rc, err := router.NewClient(router.ClientOptions{
 			Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile,
-			Cluster: c.config.Cluster, Identity: identity, Token: token,
+			Cluster: c.config.Cluster, Identity: id, Token: token,
 		})
 		if err != nil {
 			return err

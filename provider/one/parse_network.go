@@ -195,9 +195,11 @@ func compareLeases(a, b ipam.Lease) int {
 
 // poolEntry is what a pool tells about a network.
 type poolEntry struct {
-	id    ipam.NetworkID
-	name  string
-	owner string
+	id         ipam.NetworkID
+	name       string
+	owner      string
+	parent     ipam.NetworkID
+	attributes map[string]string
 }
 
 // parseNetworkPool reads the document of one.vnpool.info, sorted by ID.
@@ -208,6 +210,9 @@ func parseNetworkPool(body []byte) ([]poolEntry, error) {
 			ID    *int   `xml:"ID"`
 			Name  string `xml:"NAME"`
 			Owner string `xml:"UNAME"`
+
+			Parent   string   `xml:"PARENT_NETWORK_ID"`
+			Template xmlAttrs `xml:"TEMPLATE"`
 		} `xml:"VNET"`
 	}
 	if err := xml.Unmarshal(body, &x); err != nil {
@@ -221,7 +226,13 @@ func parseNetworkPool(body []byte) ([]poolEntry, error) {
 		if n.ID == nil || *n.ID < 0 {
 			return nil, fmt.Errorf("virtual network %q has no ID", n.Name)
 		}
-		out = append(out, poolEntry{id: ipam.NetworkID(*n.ID), name: n.Name, owner: n.Owner})
+		parent, err := optionalID(n.Parent)
+		if err != nil {
+			return nil, fmt.Errorf("virtual network %d: PARENT_NETWORK_ID: %w", *n.ID, err)
+		}
+		out = append(out, poolEntry{
+			id: ipam.NetworkID(*n.ID), name: n.Name, owner: n.Owner, parent: ipam.NetworkID(parent), attributes: n.Template.singles,
+		})
 	}
 	slices.SortFunc(out, func(a, b poolEntry) int { return cmp.Compare(a.id, b.id) })
 	return out, nil

@@ -24,7 +24,7 @@ import (
 // timing lives through what takes minutes in seconds. A late call comes within
 // the fence, as it does with the defaults.
 var timing = provider.Timing{
-	Compare: 1500 * time.Millisecond, OrphanGrace: time.Second, Fence: 4 * time.Second, Adopt: time.Second,
+	Compare: 1500 * time.Millisecond, OrphanGrace: time.Second, Fence: 4 * time.Second, Adopt: time.Second, OwnersDelay: 300 * time.Millisecond,
 	Sweep: 500 * time.Millisecond, Retry: 200 * time.Millisecond,
 }
 
@@ -49,8 +49,8 @@ func (b builder) ClientOrDie(string) clientset.Interface {
 
 // cloudConfig is that of an instance.
 func (w *world) cloudConfig(name string) string {
-	return fmt.Sprintf("endpoint: %s/%s/RPC2\ncredentials:\n  file: %s\ncluster: %s\n",
-		w.gate.url, name, filepath.Join(w.dir, "one_auth"), clusterName)
+	return fmt.Sprintf("endpoint: %s/%s/RPC2\ncredentials:\n  file: %s\ncluster: %s\n%s",
+		w.gate.url, name, filepath.Join(w.dir, "one_auth"), clusterName, w.more)
 }
 
 // startInstance starts an instance inside this process; armed may be nil.

@@ -34,6 +34,7 @@ type world struct {
 	gate  *Gate
 	onelb *client.Clientset
 	uid   string // of the cluster
+	more  string // lines at the end of the cloud-config
 
 	running sync.WaitGroup // goroutines of instances
 	lives   int
