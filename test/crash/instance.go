@@ -24,7 +24,8 @@ import (
 // timing lives through what takes minutes in seconds. A late call comes within
 // the fence, as it does with the defaults.
 var timing = provider.Timing{
-	Compare: 1500 * time.Millisecond, OrphanGrace: time.Second, Fence: 4 * time.Second, Adopt: time.Second, OwnersDelay: 300 * time.Millisecond,
+	Compare: 1500 * time.Millisecond, OrphanGrace: time.Second, Fence: 4 * time.Second, Adopt: time.Second, 
+	FormerGrace: 5 * time.Second, OwnersDelay: 300 * time.Millisecond,
 	Sweep: 500 * time.Millisecond, Retry: 200 * time.Millisecond,
 }
 
@@ -61,7 +62,7 @@ func (w *world) startInstance(armed *target) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	cloud.SetTiming(timing)
+	cloud.SetTiming(w.pace)
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	config := &rest.Config{Host: w.gate.url + "/" + name + "/kube", QPS: 500, Burst: 1000, Transport: transport}
 	kube, err := kubernetes.NewForConfig(config)
