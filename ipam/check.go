@@ -183,6 +183,7 @@ func (k *keeper) verify(ctx context.Context, n *Network, leaving bool) error {
 		k.unnamed = time.Time{}
 		return nil
 	case named:
+		k.foreigner = true
 		return k.foreign(*n)
 	}
 	// A crash of ours after the reservation was made, or somebody with the same
@@ -263,6 +264,10 @@ func (k *keeper) sign(ctx context.Context, n *Network) error {
 // takeOver makes what was read the base of all decisions.
 func (k *keeper) takeOver(n Network, readAt uint64) {
 	k.lastRead, k.had = time.Now(), true
+	if k.foreigner {
+		k.foreigner = false
+		k.m.adopted.Store(time.Now().UnixNano())
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reservation, k.ready, k.doubt = n.ID, k.basis == k.pool.specSeq, false

@@ -54,6 +54,10 @@ func (m *Manager) Formers(o Owner) []Former {
 // that is made while OpenNebula is away must not keep others from giving.
 const unreadWait = 30 * time.Second
 
+// adoptionWait is how long anybody waits for the other pools once a reservation
+// was adopted from another cluster: longer than a keeper takes to look again.
+const adoptionWait = time.Minute
+
 // Unread names the pools that are new here and whose reservation has not been read yet, because
 // OpenNebula has not answered: an address of an owner may stand there.
 func (m *Manager) Unread() []string {
@@ -61,7 +65,9 @@ func (m *Manager) Unread() []string {
 	for _, p := range m.sorted() {
 		p.mu.Lock()
 		waits := p.trouble == nil || errors.Is(p.trouble, ErrUnavailable) || errors.Is(p.trouble, ErrUnauthenticated)
-		if !p.leaving() && !p.met && waits && time.Since(p.born) < unreadWait {
+		waits = waits && time.Since(p.born) < unreadWait
+		adopting := errors.Is(p.trouble, ErrForeign) && time.Since(time.Unix(0, m.adopted.Load())) < adoptionWait
+		if !p.leaving() && !p.met && (waits || adopting) {
 			names = append(names, p.name)
 		}
 		p.mu.Unlock()

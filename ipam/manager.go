@@ -84,6 +84,9 @@ type Manager struct {
 	clock   atomic.Uint64
 	scans   atomic.Uint64
 	running atomic.Bool
+	// adopted is when a reservation was last found to be ours that was foreign
+	// before, in nanoseconds of Unix time; 0: never.
+	adopted atomic.Int64
 	notify  chan struct{} // records have changed
 	respec  chan struct{} // the set of pools has changed
 

@@ -33,6 +33,7 @@ type Timing struct {
 	FormerGrace time.Duration
 	OwnersDelay time.Duration
 	Sweep       time.Duration // loadbalancer.Options.SweepInterval
+	Offers      time.Duration // offer.Options.Interval
 	Retry       time.Duration // loadbalancer.Options.RetryAfter
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer"
 	"github.com/onelb/onelb/loadbalancer/class"
+	"github.com/onelb/onelb/loadbalancer/offer"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 	"github.com/onelb/onelb/provider/identity"
@@ -40,6 +41,7 @@ type parts struct {
 	shared   informers.SharedInformerFactory
 	balancer *loadbalancer.Controller
 	class    *class.Controller
+	offers   *offer.Controller // nil: pools are made by people only
 	manager  *ipam.Manager
 	routers  map[string]*router.Client
 }
@@ -161,6 +163,15 @@ func (c *Cloud) connect(p *parts, id string, token uint64) error {
 	if err != nil {
 		return err
 	}
+	if c.config.OfferedPools {
+		p.offers, err = offer.New(offer.Options{
+			Source: offers{c.one}, Cluster: c.config.Cluster, Pools: p.onelb.AddressPools(), Informer: p.pools, Recorder: p.recorder,
+			Interval: c.timing.Offers,
+		})
+		if err != nil {
+			return err
+		}
+	}
 	p.class, err = class.New(class.Options{
 		Class: loadbalancer.Class, Kube: p.kube, Services: p.shared.Core().V1().Services().Informer(), Balancer: p.balancer,
 	})
@@ -194,6 +205,9 @@ func (c *Cloud) supervise(ctx context.Context, p *parts) error {
 	}
 	start("the load balancer", p.balancer.Run)
 	start("the controller of class "+loadbalancer.Class, p.class.Run)
+	if p.offers != nil {
+		start("the controller of offered pools", p.offers.Run)
+	}
 	if cache.WaitForCacheSync(ctx.Done(), p.vips.HasSynced) {
 		start("IPAM", p.manager.Run) // it takes a missing record for a free address
 	}

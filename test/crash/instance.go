@@ -24,9 +24,9 @@ import (
 // timing lives through what takes minutes in seconds. A late call comes within
 // the fence, as it does with the defaults.
 var timing = provider.Timing{
-	Compare: 1500 * time.Millisecond, OrphanGrace: time.Second, Fence: 4 * time.Second, Adopt: time.Second, 
+	Compare: 1500 * time.Millisecond, OrphanGrace: time.Second, Fence: 4 * time.Second, Adopt: time.Second,
 	FormerGrace: 5 * time.Second, OwnersDelay: 300 * time.Millisecond,
-	Sweep: 500 * time.Millisecond, Retry: 200 * time.Millisecond,
+	Sweep: 500 * time.Millisecond, Retry: 200 * time.Millisecond, Offers: 200 * time.Millisecond,
 }
 
 // instance is one life of the CCM.
