@@ -360,3 +360,61 @@ func TestPreferredAddress(t *testing.T) {
 		}
 	})
 }
+
+// The release of one half of a pair leaves the hold to the other half's former
+// owner.
+func TestReleaseBesideAFormerOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s, had, p := rebuilt(t, basePool("pub"), nil, pairs("10.0.0.1", "2001:db8::1", 20))
+		defer func() { p.stop() }()
+		p.SetPools([]PoolSpec{basePool("pub")})
+		st := p.mustBeReady("pub")
+		p.give("pub", "a", IPv4, func(r *Request) { r.Want = had["aIPv4"] })
+		settle()
+		s.let(had["aIPv4"], false)
+		time.Sleep(2 * time.Minute)
+		if use := c.use(st.ReservationID, had["aIPv6"]); use != hold {
+			t.Errorf("%s is used by %q", had["aIPv6"], use)
+		}
+		if f := p.Formers(who("a")); len(f) != 1 || f[0].Address != had["aIPv6"] {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+// Pools whose reservations another cluster has are waited for when the first of
+// them was adopted: a Service's address may be in any.
+func TestAdoptionIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newCloud(), newStore()
+		c.network("public", range4("10.0.0.1", 40))
+		p := start(t, c, s, nil)
+		specs := []PoolSpec{basePool("a"), basePool("b")}
+		p.SetPools(specs)
+		p.mustBeReady("a")
+		p.crash()
+		p = start(t, c, s, func(o *Options, _ *process) { o.Identity = "other" })
+		defer func() { p.stop() }()
+		p.SetPools(specs)
+		time.Sleep(2 * time.Minute)
+		if u := p.Unread(); len(u) > 0 {
+			t.Errorf("%v: nothing says that these will ever be ours", u)
+		}
+		adopt := func(name string) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.byName("k8s", name).Attributes[AttributeClusterUID] = "other"
+		}
+		adopt("c-a")
+		time.Sleep(45 * time.Second)
+		if u := p.Unread(); !slices.Equal(u, []string{"b"}) {
+			t.Errorf("%v, want b", u)
+		}
+		adopt("c-b")
+		time.Sleep(45 * time.Second)
+		if u := p.Unread(); len(u) > 0 {
+			t.Errorf("%v, want none", u)
+		}
+		p.mustBeReady("b")
+	})
+}
