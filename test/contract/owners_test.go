@@ -77,3 +77,37 @@ func TestOwnersOfARange(t *testing.T) {
 		t.Errorf("somebody else: %v", err)
 	}
 }
+
+// TestListTellsReservations: a list is enough to tell a reservation, which
+// inherits the attributes of its network, from the network itself.
+func TestListTellsReservations(t *testing.T) {
+	w := newWorld(t, onesim.Options{})
+	parent, c := w.pool4(4), w.client("plain")
+	if err := w.client("").Annotate(t.Context(), parent, map[string]string{ipam.AttributePool: "offered"}); err != nil {
+		t.Fatal(err)
+	}
+	n := w.reserve(c, parent, "lb", 2)
+	all, err := c.Networks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, l := range all {
+		switch l.ID {
+		case parent:
+			seen++
+			if l.Parent != ipam.NoNetwork || l.Attributes[ipam.AttributePool] != "offered" {
+				t.Errorf("%+v", l)
+			}
+		case n.ID:
+			seen++
+			if l.Parent != parent || l.Name != n.Name {
+				t.Errorf("%+v", l)
+			}
+		}
+	}
+	own, err := c.OwnNetworks(t.Context())
+	if err != nil || seen != 2 || len(own) != 1 || own[0].ID != n.ID || own[0].Parent != parent {
+		t.Errorf("%d of 2 seen; own: %+v, %v", seen, own, err)
+	}
+}
