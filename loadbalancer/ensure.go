@@ -166,7 +166,7 @@ func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w 
 	if err := c.mayStartAnew(svc, w, inner); err != nil {
 		return ipam.Record{}, nil, err
 	}
-	w = c.preferShown(svc, w, inner)
+	w = c.preferShown(svc, w)
 	var errs []error
 	for _, p := range w.Pools {
 		if err := cmp.Or(p.Barred, checkPorts(svc, p)); err != nil {

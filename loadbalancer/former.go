@@ -103,22 +103,23 @@ func (c *Controller) mayStartAnew(svc *corev1.Service, w want, inner bool) error
 	return fmt.Errorf("waiting for AddressPool %s to be compared with OpenNebula, where a former address of the Service may be kept", strings.Join(unread, ", "))
 }
 
-// preferShown has a Service whose VirtualIP is gone ask for the address that it
+// preferShown has a Service whose VirtualIP is gone ask for an address that it
 // still shows, first of the pool that has it.
-func (c *Controller) preferShown(svc *corev1.Service, w want, inner bool) want {
-	if inner || w.Address.IsValid() {
+func (c *Controller) preferShown(svc *corev1.Service, w want) want {
+	if w.Address.IsValid() {
 		return w
 	}
-	for _, i := range svc.Status.LoadBalancer.Ingress {
+	for _, i := range svc.Status.LoadBalancer.Ingress { // the published ones come first
 		a, err := netip.ParseAddr(i.IP)
 		if err != nil || familyOf(a) != w.Family {
 			continue
 		}
-		w.Prefer = a
-		w.Pools = slices.Clone(w.Pools)
-		slices.SortStableFunc(w.Pools, func(x, y *poolView) int {
-			return compareBool(c.o.Allocator.Reserved(y.Name, a), c.o.Allocator.Reserved(x.Name, a))
-		})
+		has := func(p *poolView) bool { return c.o.Allocator.Reserved(p.Name, a) }
+		if !slices.ContainsFunc(w.Pools, has) {
+			continue
+		}
+		w.Prefer, w.Pools = a, slices.Clone(w.Pools)
+		slices.SortStableFunc(w.Pools, func(x, y *poolView) int { return compareBool(has(y), has(x)) })
 		return w
 	}
 	return w

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer/annotation"
 )
@@ -89,5 +90,29 @@ func TestServiceKeepsWhatItShows(t *testing.T) {
 	st, err := h.controller.EnsureLoadBalancer(t.Context(), "", svc, nil)
 	if err != nil || len(st.Ingress) != 1 || st.Ingress[0].IP != "10.20.0.90" {
 		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// Behind a router with forward VIP a Service has two addresses, and gets both
+// back, each in its place.
+func TestRouterAndInnerAddressComeBack(t *testing.T) {
+	h := newHarness(t, nil, l2Pool("inner"), routerPool("public", v1alpha1.ForwardVIP, "inner"))
+	h.ipam.set([]ipam.Former{
+		kept("inner", "10.20.0.60", ipam.Title{Inner: true}, "web"),
+		kept("public", "203.0.113.70", ipam.Title{}, "web"),
+		kept("public", "203.0.113.71", ipam.Title{}, "other"),
+	})
+	svc := namedService("web")
+	svc.Annotations = map[string]string{annotation.Pool.Name: "public"}
+	h.create(svc)
+	st, err := h.controller.EnsureLoadBalancer(t.Context(), "", svc, nil)
+	if err != nil || len(st.Ingress) != 2 || st.Ingress[0].IP != "203.0.113.70" || st.Ingress[1].IP != "10.20.0.60" {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	for _, r := range h.store.OwnedBy(svc.UID) {
+		want := map[string]v1alpha1.Role{"203.0.113.70": v1alpha1.RoleRouter, "10.20.0.60": v1alpha1.RoleInner}[r.Address.String()]
+		if role(r) != want {
+			t.Errorf("%s has role %s, want %q", r.Address, role(r), want)
+		}
 	}
 }
