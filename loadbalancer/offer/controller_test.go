@@ -3,6 +3,7 @@ package offer
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +36,11 @@ func (f *front) Networks(context.Context) ([]Network, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lists++
-	return slices.Clone(f.networks), f.err
+	out := slices.Clone(f.networks)
+	for i := range out {
+		out[i].Attributes = maps.Clone(out[i].Attributes)
+	}
+	return out, f.err
 }
 
 func (f *front) Report(_ context.Context, network int32, attribute, text string) error {
@@ -71,7 +76,12 @@ type harness struct {
 
 func start(t *testing.T, pools ...runtime.Object) *harness {
 	t.Helper()
-	h := &harness{front: &front{}, t: t, kube: fake.New(pools...), events: record.NewFakeRecorder(1000)}
+	return startWith(t, fake.New(pools...))
+}
+
+func startWith(t *testing.T, kube *fake.Clientset) *harness {
+	t.Helper()
+	h := &harness{front: &front{}, t: t, kube: kube, events: record.NewFakeRecorder(1000)}
 	informer := client.NewAddressPoolInformer(h.kube, 0)
 	c, err := New(Options{
 		Source: h.front, Cluster: "lab", Pools: h.kube.AddressPools(), Informer: informer, Recorder: h.events, Interval: 20 * time.Millisecond,
@@ -241,10 +251,11 @@ func TestTwoOffersOfAName(t *testing.T) {
 
 // A leader that may not make pools says so, and what to apply.
 func TestMissingRight(t *testing.T) {
-	h := start(t)
-	h.kube.PrependReactor("create", "addresspools", func(clienttesting.Action) (bool, runtime.Object, error) {
+	kube := fake.New()
+	kube.PrependReactor("create", "addresspools", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "addresspools"}, "public", errors.New("no"))
 	})
+	h := startWith(t, kube)
 	h.set(network(5, "ONELB_POOL=public"))
 	h.wantEvent("components/offered-pools")
 }
