@@ -33,6 +33,7 @@ type keeper struct {
 	conflicts map[netip.Addr]conflict
 	refused   map[netip.Addr]time.Time
 	nextGrow  [2]time.Time
+	grewAt    [2]time.Time
 	unnamed   time.Time // since when the reservation has been without identity
 	foreigner bool      // the reservation was another cluster's when it was last read
 	had       bool      // a reservation of ours was read and is not known to be back
