@@ -103,7 +103,8 @@ func (k *keeper) step(f Family) int {
 	defer k.mu.Unlock()
 	size := max(k.spec.ChunkSize, k.spec.ReserveAhead+k.waiting[i]-k.index.nfree[i])
 	if k.waiting[i] > 0 || time.Since(k.grewAt[i]) < burstGap {
-		size = max(size, k.used[i]/4)
+		// The records as last seen may be behind a burst; the index never is.
+		size = max(size, max(k.used[i], len(k.index.byAddr)-k.index.nfree[0]-k.index.nfree[1])/4)
 	}
 	return min(size, mostAtOnce)
 }
