@@ -13,8 +13,11 @@ type Request struct {
 	// Family may be left out with Want.
 	Family Family
 	// Want is the very address that is asked for. Optional.
-	Want  netip.Addr
-	Owner Owner
+	Want netip.Addr
+	// Prefer is an address that the owner had, as far as it knows: it gets it if
+	// it is in the reservation and can be given at once, else any other. Optional.
+	Prefer netip.Addr
+	Owner  Owner
 	// Detail goes into the record as it is.
 	Detail any
 }
@@ -106,15 +109,16 @@ func (p *pool) take(r Request) (h *half, changed chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch err := p.usable(); {
+	case errors.Is(err, ErrDraining) && p.comesBack(r):
 	case errors.Is(err, errPending):
 		return nil, p.changed, nil
 	case err != nil:
 		return nil, nil, err
 	}
 	if r.Want.IsValid() {
-		h, err = p.takeWanted(r.Want)
+		h, err = p.takeWanted(r)
 	} else {
-		h, err = p.takeAny(r.Family)
+		h, err = p.takeAny(r)
 	}
 	if h != nil {
 		h.busy = true
@@ -124,7 +128,11 @@ func (p *pool) take(r Request) (h *half, changed chan struct{}, err error) {
 	return h, p.changed, err
 }
 
-func (p *pool) takeAny(f Family) (*half, error) {
+func (p *pool) takeAny(r Request) (*half, error) {
+	f := r.Family
+	if h := p.takePreferred(r); h != nil {
+		return h, nil
+	}
 	if h := p.index.pick(f, p.wishes); h != nil {
 		return h, nil
 	}
@@ -141,7 +149,11 @@ func (p *pool) takeAny(f Family) (*half, error) {
 	return nil, nil
 }
 
-func (p *pool) takeWanted(a netip.Addr) (*half, error) {
+func (p *pool) takeWanted(r Request) (*half, error) {
+	a := r.Want
+	if h, done, err := p.takeFormer(r); done {
+		return h, err
+	}
 	if !p.offers(a) {
 		return nil, fmt.Errorf("%s: %w", a, ErrOutside)
 	}
@@ -186,6 +198,9 @@ func (p *pool) create(ctx context.Context, h *half, r Request) (Record, error) {
 	h.touched = p.m.clock.Add(1)
 	if err == nil || errors.Is(err, ErrTaken) {
 		h.rec, h.phase = true, Active
+		if err == nil {
+			p.arrived(rec)
+		}
 	} else {
 		// The record may exist. Until the records have been looked at and the
 		// reservation has been read again, nobody gets the address.

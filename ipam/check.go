@@ -192,6 +192,7 @@ func (k *keeper) verify(ctx context.Context, n *Network, leaving bool) error {
 		k.unnamed = time.Time{}
 		return nil
 	case named:
+		k.foreigner = true
 		return k.foreign(*n)
 	}
 	// A crash of ours after the reservation was made, or somebody with the same
@@ -254,6 +255,7 @@ func (k *keeper) settled(ctx context.Context, n *Network) error {
 func (k *keeper) sign(ctx context.Context, n *Network) error {
 	err := k.networks.Annotate(ctx, n.ID, map[string]string{
 		AttributeCluster: k.m.opts.Cluster, AttributeClusterUID: k.m.opts.Identity, AttributePool: k.name,
+		AttributeAlive: aliveText(time.Now()),
 	})
 	if err != nil {
 		return fmt.Errorf("name reservation %q (%d) ours: %w", n.Name, n.ID, err)
@@ -271,10 +273,17 @@ func (k *keeper) sign(ctx context.Context, n *Network) error {
 // takeOver makes what was read the base of all decisions.
 func (k *keeper) takeOver(n Network, readAt uint64) {
 	k.lastRead, k.had, k.reservationRead = time.Now(), true, n
+	if k.foreigner {
+		k.foreigner = false
+		k.m.adopted.Store(time.Now().UnixNano())
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reservation, k.ready, k.doubt = n.ID, k.basis == k.pool.specSeq, false
 	k.index.apply(n, readAt, k.allows, k.store.Get)
+	k.meet(k.store.Get)
+	k.scribe.alive = AliveAt(n)
+	k.attend(true)
 	for _, h := range k.index.byAddr {
 		k.doubt = k.doubt || h.suspect != 0
 	}

@@ -51,6 +51,9 @@ const (
 	EventAddressSetAside = "AddressSetAside"
 	// EventAddressSetAsideEnded: the address is no longer set aside.
 	EventAddressSetAsideEnded = "AddressSetAsideEnded"
+	// EventOwnersNotRecorded: for whom addresses are could not be written into
+	// OpenNebula.
+	EventOwnersNotRecorded = "OwnersNotRecorded"
 )
 
 // Event is something that happened to a pool or to one of its addresses. There

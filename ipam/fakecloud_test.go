@@ -91,6 +91,7 @@ func (n *fakeNet) snapshot(user string, nets map[NetworkID]*fakeNet) Network {
 	for _, r := range n.ranges {
 		c := r.Range
 		c.Used = len(r.use)
+		c.Attributes = maps.Clone(r.Attributes)
 		for _, i := range slices.Sorted(maps.Keys(r.use)) {
 			l := Lease{Held: r.use[i] == hold}
 			if !l.Held {
@@ -469,6 +470,21 @@ func (c *client) Annotate(ctx context.Context, id NetworkID, attributes map[stri
 		}
 		maps.Copy(n.Attributes, attributes)
 		return nil
+	})
+}
+
+func (c *client) AnnotateRange(ctx context.Context, id NetworkID, r RangeID, attributes map[string]string) error {
+	return c.mutate(ctx, "AnnotateRange", id, func(n *fakeNet) error {
+		if !n.ready() {
+			return ErrNotReady
+		}
+		for _, x := range n.ranges {
+			if x.ID == r {
+				x.Attributes = maps.Clone(attributes)
+				return nil
+			}
+		}
+		return ErrNotFound
 	})
 }
 

@@ -226,6 +226,9 @@ func (v *view) Create(ctx context.Context, r Record) (Record, error) {
 			return Record{}, fmt.Errorf("%s: %w", r.Address, ErrTaken)
 		}
 		r.ID = strconv.Itoa(v.version)
+		if key, ok := r.Detail.(string); ok {
+			r.Share = key
+		}
 		r = v.put("Create", r)
 		v.own(r, true)
 		return r, nil

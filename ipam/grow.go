@@ -14,6 +14,8 @@ const (
 	// mostAtOnce bounds what is reserved in one call: more is an outright
 	// claim on the network, and hard to find in one piece.
 	mostAtOnce = 256
+	// burstGap: who grows again within it is in a burst, also while nobody waits.
+	burstGap = 2 * time.Second
 	// askAgain is for how long allocations are told "none" without asking.
 	askAgain = 5 * time.Second
 	// growTime bounds one attempt, since it may try many places.
@@ -100,8 +102,9 @@ func (k *keeper) step(f Family) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	size := max(k.spec.ChunkSize, k.spec.ReserveAhead+k.waiting[i]-k.index.nfree[i])
-	if k.waiting[i] > 0 {
-		size = max(size, k.used[i]/4)
+	if k.waiting[i] > 0 || time.Since(k.grewAt[i]) < burstGap {
+		// The records as last seen may be behind a burst; the index never is.
+		size = max(size, max(k.used[i], len(k.index.byAddr)-k.index.nfree[0]-k.index.nfree[1])/4)
 	}
 	return min(size, mostAtOnce)
 }
@@ -140,6 +143,7 @@ func (k *keeper) growFamily(ctx context.Context, f Family) (bool, error) {
 		return false, err
 	}
 	k.plenty(f)
+	k.grewAt[f.index()] = time.Now()
 	klog.FromContext(ctx).V(2).Info("Reserved more addresses", "family", f, "size", size)
 	return true, k.refresh(ctx)
 }

@@ -164,7 +164,8 @@ func (k *keeper) release(ctx context.Context, rec Record) error {
 }
 
 // lastOfSlot reports whether a release has to reach OpenNebula: the address is
-// in our reservation and no other record lives on the same hold.
+// in our reservation and nothing else lives on the same hold: no other record,
+// and no former owner of the other half.
 func (k *keeper) lastOfSlot(a netip.Addr) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -173,7 +174,7 @@ func (k *keeper) lastOfSlot(a netip.Addr) bool {
 		return false
 	}
 	for _, o := range h.slot.halves {
-		if o != nil && o != h && o.rec && o.phase != Quarantined {
+		if o != nil && o != h && (o.former || o.rec && o.phase != Quarantined) {
 			return false
 		}
 	}

@@ -15,6 +15,7 @@ type half struct {
 	rec     bool  // has a record
 	phase   Phase // of the record
 	busy    bool  // its record is being made
+	former  bool  // kept for a former owner; see Former
 	ended   bool  // we ended its hold ourselves, and have not deleted its record yet
 	// suspect is not 0 while the reservation must be read again before the
 	// address may be given: another process ended its record, and may have
@@ -57,7 +58,7 @@ func (h *half) available() bool {
 	if h.slot.direct { // given is only what is ours already
 		return h.allowed && h.rec && h.phase == Ahead && h.slot.held && !h.busy && h.suspect == 0
 	}
-	return h.allowed && !h.rec && !h.busy && h.suspect == 0 && h.slot.user == "" && (!h.slot.held || h.slot.live())
+	return h.allowed && !h.rec && !h.busy && !h.former && h.suspect == 0 && h.slot.user == "" && (!h.slot.held || h.slot.live())
 }
 
 // span is one range of the reservation.
@@ -228,6 +229,7 @@ func (x *index) remove(id RangeID) {
 
 // lease takes over who uses what.
 func (s *span) lease(r Range) {
+	s.Attributes = r.Attributes
 	for i := range s.slots {
 		s.slots[i].held, s.slots[i].user = false, ""
 	}

@@ -35,12 +35,15 @@ type keeper struct {
 	conflicts  map[netip.Addr]conflict
 	refused    map[netip.Addr]time.Time
 	nextGrow   [2]time.Time
+	grewAt     [2]time.Time
 	unnamed    time.Time // since when the reservation has been without identity
+	foreigner  bool      // the reservation was another cluster's when it was last read
 	had        bool      // a reservation of ours was read and is not known to be back
 
 	directState
 	reservationRead Network // as last read
 
+	scribe scribe
 	claims map[netip.Addr]bool // records that we made to give a range back, done with
 	denied [2]string           // what kept us from reserving more, as reported
 
@@ -95,6 +98,9 @@ func (k *keeper) pass(ctx context.Context) (gone bool) {
 	}
 	if ctx.Err() != nil {
 		return false
+	}
+	if !k.storeWait.blocked() && !k.cloudWait.blocked() {
+		k.inscribe(ctx)
 	}
 	k.tellUnserved()
 	gone = k.isRemoved() && k.m.drop(k.pool)
@@ -212,6 +218,9 @@ func (k *keeper) next() time.Time {
 	}
 	if k.reread || k.specSeq != k.pool.specSeq || k.workSeq != k.recordsSeq || len(k.work) > 0 {
 		cloud = now
+	}
+	if k.ready && !k.scribe.due.IsZero() {
+		cloud = earlier(cloud, later(k.scribe.due, k.scribe.wait.until))
 	}
 	cloud = later(cloud, later(k.cloudWait.until, k.storeWait.until))
 	store := now.Add(k.m.opts.Interval)

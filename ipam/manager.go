@@ -26,6 +26,8 @@ const (
 	DefaultOrphanGrace = 10 * time.Minute
 	DefaultFence       = time.Minute
 	DefaultAdopt       = 10 * time.Second
+	DefaultFormerGrace = 24 * time.Hour
+	DefaultOwnersDelay = 5 * time.Second
 	DefaultChunkSize   = 8
 	// DefaultQuarantine is that of pools that are known from records alone.
 	DefaultQuarantine = 30 * time.Second
@@ -71,6 +73,13 @@ type Options struct {
 	// identity before we take it for one that we made and crashed. Who makes
 	// one gives it its identity within half of that or not at all. Default 10 s.
 	Adopt time.Duration
+	// FormerGrace is for how long a hold without record is kept for the owner
+	// that OpenNebula has on record: long enough to bring back everything that
+	// stood in a lost store. Default 24 h. OrphanGrace comes after it.
+	FormerGrace time.Duration
+	// OwnersDelay is for how long changes of owners are collected before they
+	// are written into OpenNebula. Default 5 s.
+	OwnersDelay time.Duration
 }
 
 // Manager keeps the reservations of all pools and gives their addresses.
@@ -82,6 +91,9 @@ type Manager struct {
 	clock   atomic.Uint64
 	scans   atomic.Uint64
 	running atomic.Bool
+	// adopted is when a reservation was last found to be ours that was foreign
+	// before, in nanoseconds of Unix time; 0: never.
+	adopted atomic.Int64
 	notify  chan struct{} // records have changed
 	respec  chan struct{} // the set of pools has changed
 
@@ -102,7 +114,7 @@ func New(o Options) (*Manager, error) {
 	if o.Cluster == "" || o.Identity == "" {
 		errs = append(errs, errors.New("ipam: the cluster needs a name and an identity"))
 	}
-	if o.Interval < 0 || o.OrphanGrace < 0 || o.Fence < 0 || o.Adopt < 0 {
+	if o.Interval < 0 || o.OrphanGrace < 0 || o.Fence < 0 || o.Adopt < 0 || o.FormerGrace < 0 || o.OwnersDelay < 0 {
 		errs = append(errs, errors.New("ipam: a duration is negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -119,6 +131,12 @@ func New(o Options) (*Manager, error) {
 	}
 	if o.Adopt == 0 {
 		o.Adopt = DefaultAdopt
+	}
+	if o.FormerGrace == 0 {
+		o.FormerGrace = DefaultFormerGrace
+	}
+	if o.OwnersDelay == 0 {
+		o.OwnersDelay = DefaultOwnersDelay
 	}
 	return &Manager{
 		opts: o, networks: o.Networks, records: o.Records, pools: map[string]*pool{},

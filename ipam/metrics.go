@@ -14,6 +14,7 @@ type Counters struct {
 	SetAside           uint64 // addresses set aside, their hold being in doubt
 	Conflicts          uint64 // addresses found in use by something else
 	Reads              uint64 // times that the reservation was read
+	Inscriptions       uint64 // writes of the owners of a range
 	Passes             uint64 // passes of the keeper
 	Failures           uint64 // passes of the keeper that failed
 }

@@ -79,6 +79,9 @@ type model struct {
 	claims   map[netip.Addr]bool   // whose record was made to give them back
 	problems []string
 	crashes  int
+	lost     map[netip.Addr]Owner // whose an address was when the records were lost
+	lostAt   time.Time
+	losses   int
 }
 
 func newModel(t *testing.T, seed uint64) *model {
@@ -118,11 +121,16 @@ func (m *model) record(verb string, r Record) {
 	case r.Direct:
 		m.recordDirect(verb, r)
 	case verb == "Create" && len(r.Owners) > 0:
-		if id, in := m.inReservation(r); !in {
+		id, in := m.inReservation(r)
+		if !in {
 			m.problem("%s was given while not in our reservation %d", r.Address, id)
+		}
+		if was, ok := m.wasLost(r.Address); ok && was != r.Owners[0].named() && m.cloud.use(id, r.Address) == hold {
+			m.problem("%s was given to %v, and was %v's before the records were lost", r.Address, r.Owners[0], was)
 		}
 		m.mu.Lock()
 		m.created[r.Owners[0].UID] = r.Address
+		delete(m.lost, r.Address) // it is back, or was given up
 		delete(m.claims, r.Address)
 		m.mu.Unlock()
 	case verb == "Create":
@@ -190,7 +198,8 @@ func (m *model) fault(string) fault {
 
 func (m *model) startProcess(i int) {
 	m.starts++
-	m.procs[i] = start(m.t, m.cloud, m.store, func(_ *Options, p *process) {
+	m.procs[i] = start(m.t, m.cloud, m.store, func(o *Options, p *process) {
+		o.FormerGrace = modelGrace
 		p.client.fault, p.view.fault = m.fault, m.fault
 		p.view.lag = func() time.Duration { return time.Duration(m.n(3000)) * time.Millisecond }
 	})
@@ -243,6 +252,8 @@ func (m *model) step() string {
 		return m.stopOne()
 	case p < 71:
 		return m.repool()
+	case p < 72 && m.n(4) == 0:
+		return m.lose()
 	case p < 72:
 		time.Sleep(time.Duration(m.n(600)) * time.Second)
 		return "wait long"
@@ -260,8 +271,11 @@ func (m *model) allocate() string {
 		return "nobody to allocate"
 	}
 	for range 1 + m.n(4) {
+		if m.comeBack(p) {
+			continue
+		}
 		m.serial++
-		r := Request{Pool: m.pools[m.n(3)].Name, Family: families[m.n(2)], Owner: Owner{UID: fmt.Sprint(m.serial)}}
+		r := Request{Pool: m.pools[m.n(3)].Name, Family: families[m.n(2)], Owner: Owner{Namespace: "m", Name: fmt.Sprintf("s%d", m.serial), UID: fmt.Sprint(m.serial)}}
 		if m.n(8) == 0 {
 			r.Want = m.anyAddress(r)
 		}
@@ -324,6 +338,7 @@ func (m *model) meddle() string {
 	switch {
 	case r.use[i] == hold:
 		delete(r.use, i)
+		m.giveUp(advanceValid(r.First4, i), advanceValid(r.First6, i)) // that is how to
 		return "take a hold away"
 	case r.use[i] != "":
 		delete(r.use, i)
@@ -397,7 +412,8 @@ func (m *model) repool() string {
 	case 6:
 		m.pools[2].Draining = !m.pools[2].Draining
 	case 0:
-		m.pools[1].Leaving = !m.pools[1].Leaving
+		m.pools[1].Leaving = !m.pools[1].Leaving // the addresses of a removed pool are given up
+		m.giveUp(slices.DeleteFunc(m.lostAddresses(), func(a netip.Addr) bool { return !m.pools[1].limits().allow(a) })...)
 	case 1:
 		m.pools[0].ReserveAhead = m.n(8)
 	case 2:
@@ -480,8 +496,8 @@ func (m *model) quiesce() {
 	synctest.Wait()
 	m.check("at rest")
 	m.atRest()
-	m.t.Logf("%d records at rest, %d given in all, %d starts, %d crashes in calls, %d calls",
-		len(m.store.all()), len(m.created), m.starts, m.crashes, m.cloud.count(""))
+	m.t.Logf("%d records at rest, %d given in all, %d starts, %d crashes in calls, %d losses of all records, %d calls",
+		len(m.store.all()), len(m.created), m.starts, m.crashes, m.losses, m.cloud.count(""))
 	// Linear: a hold and a release for each address given, beside what the
 	// clock, restarts and faults cost.
 	for name, c := range m.procs[0].Counters() {

@@ -57,6 +57,9 @@ type Range struct {
 	// ParentRange is the range of the parent network that a reservation's range
 	// was cut from; -1 in a network that is no reservation.
 	ParentRange RangeID
+	// Attributes are the range's own ones that OpenNebula gives no meaning, and
+	// those that get lost unless they are written again. Nil: none.
+	Attributes map[string]string
 	// Leases are the addresses in use, sorted by address. Leases of others may
 	// be invisible to our user; Used counts them all.
 	Leases []Lease
@@ -135,6 +138,9 @@ type Networks interface {
 	// Annotate adds or replaces attributes in a network's template, leaving
 	// all others as they are.
 	Annotate(ctx context.Context, id NetworkID, attributes map[string]string) error
+	// AnnotateRange sets the Attributes of one range, all of them: what is left
+	// out is dropped. ErrNotFound if there is no such range.
+	AnnotateRange(ctx context.Context, id NetworkID, r RangeID, attributes map[string]string) error
 	// Hold puts one address on hold. ErrInUse: OpenNebula refuses, since the
 	// address is in use, held already or not in the network: only Get tells
 	// which. ErrNotReady while the reservation is being made.

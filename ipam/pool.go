@@ -117,6 +117,11 @@ type pool struct {
 	severed     []AddressRange
 	doubt       bool // some address is suspect
 	counters    Counters
+	changes     uint64 // counts lists of records that differed
+	born        time.Time
+	met         bool                   // the reservation was read at least once
+	formers     map[netip.Addr]*former // addresses that are kept for former owners
+	formersOf   map[Owner]map[netip.Addr]bool
 }
 
 // wish is an address that allocations asked for by name.
@@ -141,7 +146,7 @@ func (v verdict) current() error {
 
 func newPool(m *Manager, name string) *pool {
 	return &pool{
-		m: m, name: name, wake: make(chan struct{}, 1), reservation: NoNetwork, index: newIndex(),
+		m: m, name: name, born: time.Now(), wake: make(chan struct{}, 1), reservation: NoNetwork, index: newIndex(),
 		wishes: map[netip.Addr]*wish{}, changed: make(chan struct{}), spec: PoolSpec{Name: name, ChunkSize: DefaultChunkSize, Quarantine: DefaultQuarantine},
 	}
 }
@@ -270,6 +275,9 @@ func (p *pool) settle(s *slot) {
 func (p *pool) observe(recs []Record, since, scan uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !slices.EqualFunc(p.records, recs, func(a, b Record) bool { return a.Address == b.Address && a.Version == b.Version }) {
+		p.changes++
+	}
 	p.records = recs
 	p.recordsSeq++
 	if p.removed && p.spec.Direct && len(recs) > 0 {
@@ -279,6 +287,7 @@ func (p *pool) observe(recs []Record, since, scan uint64) {
 	p.used = [2]int{}
 	for _, r := range recs {
 		p.used[familyOf(r.Address).index()]++
+		p.arrived(r)
 	}
 	before := p.index.nfree
 	elsewhere := func(a netip.Addr) bool {

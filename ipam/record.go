@@ -53,6 +53,14 @@ type Record struct {
 	// that IPAM creates as Quarantined, to keep an address that it gives back
 	// from everybody, it lies in the future.
 	ReleasedAt time.Time
+	// Share is the key with which the owners share the address, Inner says that
+	// it is behind another address of the owner. Kept is for whom an active
+	// record without owners is kept, until KeptUntil. IPAM writes them into
+	// OpenNebula, beside the owners; Create and Update do not write them.
+	Share     string
+	Inner     bool
+	Kept      Owner
+	KeptUntil time.Time
 	// Version is the store's version of the record, for compare-and-swap.
 	Version string
 	// ID tells this record from an earlier or later one of the same address.

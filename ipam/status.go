@@ -175,8 +175,7 @@ func (p *pool) message() string {
 func hint(err error) string {
 	switch reasonOf(err) {
 	case ReasonForeignReservation:
-		return "; give this cluster another name in the cloud-config, or, if the other cluster is gone for good, remove the attribute " +
-			AttributeClusterUID + " from that network in OpenNebula"
+		return "; give this cluster another name in the cloud-config, or, if the other cluster is gone for good, run onelbctl adopt"
 	case ReasonWrongParent:
 		return "; give back that reservation in OpenNebula, or name the pool otherwise"
 	case ReasonNetworkAmbiguous:

@@ -152,7 +152,7 @@ func (k *keeper) owned(s *slot) bool {
 		}
 		none = false
 		rec, ok := k.store.Get(h.addr)
-		if h.busy || ok && rec.Phase != Quarantined {
+		if h.busy || h.former || ok && rec.Phase != Quarantined {
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -33,6 +34,17 @@ type Allocator interface {
 	PoolStatus(name string) (ipam.PoolStatus, bool)
 	// Notify says that records have changed.
 	Notify()
+	Memory
+}
+
+// Memory is what IPAM knows of addresses from OpenNebula alone.
+type Memory interface {
+	// Formers lists addresses without record that were an owner's.
+	Formers(o ipam.Owner) []ipam.Former
+	// Unread names new pools of which it is not known yet whether there are such.
+	Unread() []string
+	// Reserved reports whether an address is in the reservation of a pool.
+	Reserved(pool string, a netip.Addr) bool
 }
 
 // RouterClient programs one router.

@@ -76,7 +76,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 	}
 	c.pools.WaitSettled(ctx)
 	have := c.o.Store.OwnedBy(svc.UID)
-	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), c.pools.Views(), currentPools(slices.Concat(c.o.Store.Retained(svc.Namespace, svc.Name), have)))
+	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), c.pools.Views(), currentPools(slices.Concat(formerRecords(c.formers(svc)), c.o.Store.Retained(svc.Namespace, svc.Name), have)))
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +171,11 @@ func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w 
 	if r, p := keepable(w, have, inner, sameShare); p != nil {
 		return c.keep(ctx, svc, w, r, p, inner)
 	}
+	if _, has := keepable(w, have, inner, always); has == nil {
+		if r, p, err := c.takeBack(ctx, svc, w, inner); p != nil {
+			return r, p, err
+		}
+	}
 	if r, p := c.joinable(svc, w); p != nil {
 		return c.join(ctx, svc, w, r, p)
 	}
@@ -180,6 +185,10 @@ func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w 
 	if r, p := keepable(w, c.o.Store.Retained(svc.Namespace, svc.Name), inner, always); p != nil {
 		return c.comeBack(ctx, svc, w, r, p, inner)
 	}
+	if err := c.mayStartAnew(svc, w, inner); err != nil {
+		return ipam.Record{}, nil, err
+	}
+	w = c.preferShown(svc, w)
 	var errs []error
 	for _, p := range w.Pools {
 		if err := cmp.Or(p.Barred, checkPorts(svc, p)); err != nil {
@@ -236,7 +245,7 @@ func role(r ipam.Record) v1alpha1.Role {
 func (c *Controller) allocate(ctx context.Context, svc *corev1.Service, w want, p *poolView, inner bool) (ipam.Record, error) {
 	start := time.Now()
 	r, err := c.o.Allocator.Allocate(ctx, ipam.Request{
-		Pool: p.Name, Family: w.Family, Want: w.Address,
+		Pool: p.Name, Family: w.Family, Want: w.Address, Prefer: w.Prefer,
 		Owner:  ipam.Owner{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID)},
 		Detail: detailFor(svc, w, p, inner),
 	})

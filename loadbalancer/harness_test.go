@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -255,6 +256,8 @@ type fakeAllocator struct {
 	allocs   int
 	next6    netip.Addr // invalid: no pool has IPv6 addresses
 	full6    bool       // they have, and none is free
+	formers  []ipam.Former
+	unread   []string
 }
 
 func (f *fakeAllocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Record, error) {
@@ -274,6 +277,8 @@ func (f *fakeAllocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Reco
 	a := *next
 	if r.Want.IsValid() {
 		a = r.Want
+	} else if _, taken := f.store.Get(r.Prefer); r.Prefer.IsValid() && !taken {
+		a = r.Prefer
 	} else {
 		*next = next.Next()
 	}
@@ -296,6 +301,20 @@ func (f *fakeAllocator) setIPv6(next netip.Addr, full bool) {
 
 func (f *fakeAllocator) SetPools([]ipam.PoolSpec) {}
 func (f *fakeAllocator) Notify()                  {}
+
+func (f *fakeAllocator) Formers(o ipam.Owner) []ipam.Former {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(f.formers), func(x ipam.Former) bool { return !x.Has(o) })
+}
+
+func (f *fakeAllocator) Unread() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.unread
+}
+
+func (f *fakeAllocator) Reserved(string, netip.Addr) bool { return true }
 
 func (f *fakeAllocator) setNotReady(pool, why string) {
 	f.mu.Lock()

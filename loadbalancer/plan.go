@@ -47,6 +47,8 @@ type want struct {
 	Family ipam.Family
 	// Address is the one that was asked for; invalid: any.
 	Address netip.Addr
+	// Prefer is one that the Service shows, if it has none; invalid: none.
+	Prefer netip.Addr
 	// Share is the key with which the address is shared; empty: it is not.
 	Share string
 	// Retain is for how long the address is kept when the Service has gone.

@@ -54,16 +54,6 @@ func retry(ctx context.Context, what string, f func(context.Context) error) erro
 	}
 }
 
-// clusterIdentity returns what tells this cluster from every other, also of the
-// same name: the UID of namespace kube-system.
-func clusterIdentity(ctx context.Context, kube kubernetes.Interface) (string, error) {
-	ns, err := kube.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
-	if err != nil {
-		return "", fmt.Errorf("read the cluster's identity from namespace %s: %w", metav1.NamespaceSystem, err)
-	}
-	return string(ns.UID), nil
-}
-
 // nextToken makes this process' fencing token: greater than that of every
 // leader before it. It is a counter in the API, so clocks do not matter; it
 // starts at the present second, so that a router that has seen a lost etcd's

@@ -63,16 +63,6 @@ func TestGossipSecretIsMadeOnce(t *testing.T) {
 	}
 }
 
-func TestClusterIdentity(t *testing.T) {
-	kube := fake.NewSimpleClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "u"}})
-	if id, err := clusterIdentity(t.Context(), kube); err != nil || id != "u" {
-		t.Errorf("%q, %v", id, err)
-	}
-	if _, err := clusterIdentity(t.Context(), fake.NewSimpleClientset()); err == nil || !strings.Contains(err.Error(), "kube-system") {
-		t.Errorf("got %v, want an error that names the namespace", err)
-	}
-}
-
 func TestRetryUntilItWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0

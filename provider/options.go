@@ -63,7 +63,10 @@ type Timing struct {
 	OrphanGrace time.Duration
 	Fence       time.Duration
 	Adopt       time.Duration
+	FormerGrace time.Duration
+	OwnersDelay time.Duration
 	Sweep       time.Duration // loadbalancer.Options.SweepInterval
+	Offers      time.Duration // offer.Options.Interval
 	Retry       time.Duration // loadbalancer.Options.RetryAfter
 }
 

@@ -23,8 +23,10 @@ import (
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer"
 	"github.com/onelb/onelb/loadbalancer/class"
+	"github.com/onelb/onelb/loadbalancer/offer"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
+	"github.com/onelb/onelb/provider/identity"
 )
 
 const userAgent = "onelb"
@@ -39,6 +41,7 @@ type parts struct {
 	shared   informers.SharedInformerFactory
 	balancer *loadbalancer.Controller
 	class    *class.Controller
+	offers   *offer.Controller // nil: pools are made by people only
 	manager  *ipam.Manager
 	routers  map[string]*router.Client
 }
@@ -59,26 +62,26 @@ func (c *Cloud) run(ctx context.Context, cfg *rest.Config) error {
 	case <-ctx.Done():
 		return nil
 	}
-	identity, token, err := c.join(ctx, p.kube)
+	id, token, err := c.join(ctx, p.kube)
 	if err != nil {
 		return err
 	}
-	if err := c.connect(p, identity, token); err != nil {
+	if err := c.connect(p, id, token); err != nil {
 		return err
 	}
 	c.balancer.set(p.balancer)
-	klog.FromContext(ctx).Info("The load balancer runs", "cluster", c.config.Cluster, "identity", identity, "routers", len(p.routers))
+	klog.FromContext(ctx).Info("The load balancer runs", "cluster", c.config.Cluster, "identity", id, "routers", len(p.routers))
 	return c.supervise(ctx, p)
 }
 
 // join fetches what the parts need of the cluster.
-func (c *Cloud) join(ctx context.Context, kube kubernetes.Interface) (identity string, token uint64, err error) {
+func (c *Cloud) join(ctx context.Context, kube kubernetes.Interface) (id string, token uint64, err error) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = userAgent
 	}
 	err = retry(ctx, "the cluster's identity", func(ctx context.Context) (err error) {
-		identity, err = clusterIdentity(ctx, kube)
+		id, err = identity.Of(ctx, kube, c.config.IdentityFile)
 		return err
 	})
 	if err != nil {
@@ -88,7 +91,7 @@ func (c *Cloud) join(ctx context.Context, kube kubernetes.Interface) (identity s
 		token, err = nextToken(ctx, kube, host)
 		return err
 	})
-	return identity, token, err
+	return id, token, err
 }
 
 func newParts(cfg *rest.Config) (*parts, func(), error) {
@@ -117,7 +120,7 @@ func newParts(cfg *rest.Config) (*parts, func(), error) {
 
 // connect makes store, IPAM, router clients and load balancer. They refer to
 // each other: the callbacks are used only once everything runs.
-func (c *Cloud) connect(p *parts, identity string, token uint64) error {
+func (c *Cloud) connect(p *parts, id string, token uint64) error {
 	store, err := virtualip.New(virtualip.Options{
 		Client: p.onelb.VirtualIPs(), Informer: p.vips,
 		Announced: func(v *v1alpha1.VirtualIP) bool { return p.balancer.Announced(v) },
@@ -127,8 +130,9 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 		return err
 	}
 	p.manager, err = ipam.New(ipam.Options{
-		Networks: c.one, Records: store, Claims: store, Inventory: c.one, ReportOrphans: c.options.Orphans == OrphansReport, Cluster: c.config.Cluster, Identity: identity,
+		Networks: c.one, Records: store, Claims: store, Inventory: c.one, ReportOrphans: c.options.Orphans == OrphansReport, Cluster: c.config.Cluster, Identity: id,
 		Interval: c.timing.Compare, OrphanGrace: c.timing.OrphanGrace, Fence: c.timing.Fence, Adopt: c.timing.Adopt,
+		FormerGrace: c.timing.FormerGrace, OwnersDelay: c.timing.OwnersDelay,
 		OnStatus: func(s ipam.PoolStatus) { p.balancer.PoolStatusChanged(s) },
 		OnEvent:  func(e ipam.Event) { p.balancer.PoolEvent(e) },
 	})
@@ -139,7 +143,7 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 	for _, r := range c.config.Routers {
 		rc, err := router.NewClient(router.ClientOptions{
 			Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile,
-			Cluster: c.config.Cluster, Identity: identity, Token: token,
+			Cluster: c.config.Cluster, Identity: id, Token: token,
 		})
 		if err != nil {
 			return err
@@ -158,6 +162,15 @@ func (c *Cloud) connect(p *parts, identity string, token uint64) error {
 	})
 	if err != nil {
 		return err
+	}
+	if c.config.OfferedPools {
+		p.offers, err = offer.New(offer.Options{
+			Source: offers{c.one}, Cluster: c.config.Cluster, Pools: p.onelb.AddressPools(), Informer: p.pools, Recorder: p.recorder,
+			Interval: c.timing.Offers,
+		})
+		if err != nil {
+			return err
+		}
 	}
 	p.class, err = class.New(class.Options{
 		Class: loadbalancer.Class, Kube: p.kube, Services: p.shared.Core().V1().Services().Informer(), Balancer: p.balancer,
@@ -192,6 +205,9 @@ func (c *Cloud) supervise(ctx context.Context, p *parts) error {
 	}
 	start("the load balancer", p.balancer.Run)
 	start("the controller of class "+loadbalancer.Class, p.class.Run)
+	if p.offers != nil {
+		start("the controller of offered pools", p.offers.Run)
+	}
 	if cache.WaitForCacheSync(ctx.Done(), p.vips.HasSynced) {
 		start("IPAM", p.manager.Run) // it takes a missing record for a free address
 	}

@@ -8,6 +8,18 @@ import (
 // its addresses is back in OpenNebula.
 const PoolFinalizer = "onelb.io/pool"
 
+const (
+	// OfferedByLabel marks an AddressPool that was made of an attribute of a
+	// virtual network, and follows it. Who removes the label takes the pool over.
+	OfferedByLabel = "onelb.io/offered-by"
+	// OfferedByOpenNebula is its value.
+	OfferedByOpenNebula = "opennebula"
+	// OfferNetworkAnnotation is the ID of the network that offers the pool.
+	OfferNetworkAnnotation = "onelb.io/offered-by-network"
+	// OfferProblemAnnotation says why the pool does not follow its network now.
+	OfferProblemAnnotation = "onelb.io/offer-problem"
+)
+
 // Exposure says how the addresses of a pool are made reachable.
 // +kubebuilder:validation:Enum=L2;Router
 type Exposure string

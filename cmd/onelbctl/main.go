@@ -27,7 +27,7 @@ func root() *cobra.Command {
 	c := &cobra.Command{
 		Use: "onelbctl", Short: "Look at and set up onelb", SilenceUsage: true, SilenceErrors: true,
 	}
-	c.AddCommand(routerCommand(), &cobra.Command{
+	c.AddCommand(routerCommand(), adoptCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { _, _ = fmt.Fprintln(c.OutOrStdout(), "onelbctl", version) },
 	})

@@ -98,6 +98,10 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 			Share:  v.Spec.Share,
 		},
 	}
+	r.Share, r.Inner = v.Spec.Share, v.Spec.Role == v1alpha1.RoleInner
+	if k := v.Spec.Retain; k != nil && len(v.Spec.Services) == 0 {
+		r.Kept, r.KeptUntil = ipam.Owner{Namespace: k.Namespace, Name: k.Name}, k.Until.Time
+	}
 	for _, o := range v.Spec.Services {
 		r.Owners = append(r.Owners, ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)})
 	}

@@ -35,6 +35,12 @@ type Config struct {
 	// Cluster is the name of the Kubernetes cluster, a DNS label of at most 40
 	// characters. It is the prefix of the names of its reservations. Required.
 	Cluster string
+	// IdentityFile is the path of a file with the identity under which the
+	// cluster's reservations are signed. Empty: the UID of namespace kube-system.
+	IdentityFile string
+	// OfferedPools makes AddressPools of virtual networks that say so
+	// themselves (attribute ONELB_POOL).
+	OfferedPools bool
 	// RequestTimeout bounds each call to OpenNebula.
 	RequestTimeout time.Duration
 	// Instances is about the nodes' virtual machines.

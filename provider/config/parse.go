@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -71,6 +72,8 @@ func (p *parser) config(n *yaml.Node, c *Config) {
 		}},
 		{"caFile", p.text(&c.CAFile)},
 		{"cluster", p.text(&c.Cluster)},
+		{"identityFile", p.text(&c.IdentityFile)},
+		{"offeredPools", p.boolean(&c.OfferedPools)},
 		{"requestTimeout", p.duration(&c.RequestTimeout)},
 		{"instances", func(n *yaml.Node, key string) { p.instances(n, key, &c.Instances) }},
 		{"routers", func(n *yaml.Node, key string) { p.routers(n, key, c) }},
@@ -238,6 +241,20 @@ func (p *parser) duration(to *time.Duration) func(*yaml.Node, string) {
 			return
 		}
 		*to = d
+	}
+}
+
+func (p *parser) boolean(to *bool) func(*yaml.Node, string) {
+	return func(n *yaml.Node, key string) {
+		n = resolve(n)
+		if isNull(n) {
+			return
+		}
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
+			p.problem(n.Line, key, "must be true or false, but is "+kind(n))
+			return
+		}
+		*to = strings.EqualFold(n.Value, "true")
 	}
 }
 

@@ -152,6 +152,7 @@ var meanings = []meaning{
 	{"one.vn.hold", goerrors.OneInternalError, "Address is not part of the address range or in use", "", ipam.ErrInUse, ""},
 	{"one.vn.free_ar", goerrors.OneInternalError, "Address Range has leases in use", "", ipam.ErrInUse, ""},
 	{"one.vn.free_ar", goerrors.OneInternalError, "Address Range does not exist", "", ipam.ErrNotFound, ""},
+	{"one.vn.update_ar", goerrors.OneInternalError, "Address Range with ID", "was not found", ipam.ErrNotFound, ""},
 	{"one.vn.reserve", goerrors.OneInternalError, "NAME is already taken", "", ipam.ErrExists, ""},
 	{"one.vn.reserve", goerrors.OneActionError, "Not enough free addresses", "", ipam.ErrNoSpace, ""},
 	{"one.vn.delete", goerrors.OneActionError, "", "leases in use", ipam.ErrInUse, ""},

@@ -168,6 +168,20 @@ func (c *Client) Annotate(ctx context.Context, id ipam.NetworkID, attributes map
 	return nil
 }
 
+// AnnotateRange implements ipam.Networks. one.vn.update_ar keeps type, addresses,
+// size and leases of the range, and replaces everything else.
+func (c *Client) AnnotateRange(ctx context.Context, id ipam.NetworkID, r ipam.RangeID, attributes map[string]string) error {
+	members := append([]attribute{{name: "AR_ID", value: strconv.Itoa(int(r))}}, singles(attributes)...)
+	template, err := encodeTemplate(attribute{name: "AR", members: members})
+	if err != nil {
+		return fmt.Errorf("annotate range %d of virtual network %d: %w", r, id, err)
+	}
+	if _, err := c.callID(ctx, "one.vn.update_ar", int(id), template); err != nil {
+		return fmt.Errorf("annotate range %d of virtual network %d: %w", r, id, err)
+	}
+	return nil
+}
+
 // Hold implements ipam.Networks.
 func (c *Client) Hold(ctx context.Context, id ipam.NetworkID, a netip.Addr) error {
 	return c.lease(ctx, "hold", id, a)

@@ -35,6 +35,36 @@ type xmlAR struct {
 	Used   int        `xml:"USED_LEASES"`
 	Parent string     `xml:"PARENT_NETWORK_AR_ID"`
 	Leases []xmlLease `xml:"LEASES>LEASE"`
+	Others []xmlOther `xml:",any"`
+}
+
+// xmlOther is any further element of a range.
+type xmlOther struct {
+	XMLName xml.Name
+	Value   string `xml:",chardata"`
+}
+
+// rangeOwn are elements of a range that OpenNebula manages itself and keeps
+// whatever one.vn.update_ar says. GLOBAL_PREFIX, ULA_PREFIX and PREFIX_LENGTH are
+// not among them: to be kept they have to be sent again.
+var rangeOwn = []string{
+	"MAC", "NEXT_INDEX", "SHARED", "ALLOCATED", "MAC_END", "IP_END", "IP6_END", "IP6_ULA", "IP6_ULA_END", "IP6_GLOBAL", "IP6_GLOBAL_END",
+	"PARENT_NETWORK", "LEASES",
+}
+
+// attributes are what one.vn.update_ar would drop; nil: nothing.
+func (x *xmlAR) attributes() map[string]string {
+	var out map[string]string
+	for _, o := range x.Others {
+		if slices.Contains(rangeOwn, o.XMLName.Local) {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[o.XMLName.Local] = o.Value
+	}
+	return out
 }
 
 type xmlLease struct {
@@ -88,7 +118,7 @@ func (x *xmlAR) parse() (ipam.Range, error) {
 	if x.ID == nil || *x.ID < 0 || x.Size < 0 || x.Used < 0 {
 		return ipam.Range{}, fmt.Errorf("an address range has no ID, or a negative number")
 	}
-	r := ipam.Range{ID: ipam.RangeID(*x.ID), Kind: ipam.RangeKind(x.Kind), Size: x.Size, Used: x.Used}
+	r := ipam.Range{ID: ipam.RangeID(*x.ID), Kind: ipam.RangeKind(x.Kind), Size: x.Size, Used: x.Used, Attributes: x.attributes()}
 	parent, err := optionalID(x.Parent)
 	if err != nil {
 		return r, fmt.Errorf("range %d: PARENT_NETWORK_AR_ID: %w", r.ID, err)
@@ -165,9 +195,11 @@ func compareLeases(a, b ipam.Lease) int {
 
 // poolEntry is what a pool tells about a network.
 type poolEntry struct {
-	id    ipam.NetworkID
-	name  string
-	owner string
+	id         ipam.NetworkID
+	name       string
+	owner      string
+	parent     ipam.NetworkID
+	attributes map[string]string
 }
 
 // parseReservations reads the reservations in the document of one.vnpool.info,
@@ -212,6 +244,9 @@ func parseNetworkPool(body []byte) ([]poolEntry, error) {
 			ID    *int   `xml:"ID"`
 			Name  string `xml:"NAME"`
 			Owner string `xml:"UNAME"`
+
+			Parent   string   `xml:"PARENT_NETWORK_ID"`
+			Template xmlAttrs `xml:"TEMPLATE"`
 		} `xml:"VNET"`
 	}
 	if err := xml.Unmarshal(body, &x); err != nil {
@@ -225,7 +260,13 @@ func parseNetworkPool(body []byte) ([]poolEntry, error) {
 		if n.ID == nil || *n.ID < 0 {
 			return nil, fmt.Errorf("virtual network %q has no ID", n.Name)
 		}
-		out = append(out, poolEntry{id: ipam.NetworkID(*n.ID), name: n.Name, owner: n.Owner})
+		parent, err := optionalID(n.Parent)
+		if err != nil {
+			return nil, fmt.Errorf("virtual network %d: PARENT_NETWORK_ID: %w", *n.ID, err)
+		}
+		out = append(out, poolEntry{
+			id: ipam.NetworkID(*n.ID), name: n.Name, owner: n.Owner, parent: ipam.NetworkID(parent), attributes: n.Template.singles,
+		})
 	}
 	slices.SortFunc(out, func(a, b poolEntry) int { return cmp.Compare(a.id, b.id) })
 	return out, nil

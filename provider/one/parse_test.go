@@ -40,7 +40,7 @@ func TestParseReservation(t *testing.T) {
 		},
 		Ranges: []ipam.Range{
 			{
-				ID: 0, Kind: ipam.RangeIP4, First4: addr("10.12.0.204"), Size: 2, ParentRange: 0, Used: 1,
+				ID: 0, Kind: ipam.RangeIP4, First4: addr("10.12.0.204"), Attributes: map[string]string{"K8S_SVC": "default/web", "K8S_UID": "0001"}, Size: 2, ParentRange: 0, Used: 1,
 				Leases: []ipam.Lease{{IP4: addr("10.12.0.204"), Held: true}},
 			},
 			{ID: 1, Kind: ipam.RangeIP4, First4: addr("10.12.0.206"), Size: 1},

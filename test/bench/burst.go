@@ -53,7 +53,7 @@ func measureBurst1000(ctx context.Context, b *bench) error {
 	b.note("burst_1000_address", "%s", r.about())
 	b.add("burst_1000_lag", r.lag.Seconds())
 	b.add("ipam_oned_calls_1000", float64(total(r.calls))/float64(len(r.took)))
-	b.note("ipam_oned_calls_1000", "chunkSize and reserveAhead %d; until every address was on hold: %v", burstChunk, r.calls)
+	b.note("ipam_oned_calls_1000", "chunkSize and reserveAhead %d; until every address was on hold and its owner on record: %v", burstChunk, r.calls)
 	return nil
 }
 

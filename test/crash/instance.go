@@ -25,7 +25,8 @@ import (
 // the fence, as it does with the defaults.
 var timing = provider.Timing{
 	Compare: 1500 * time.Millisecond, OrphanGrace: time.Second, Fence: 4 * time.Second, Adopt: time.Second,
-	Sweep: 500 * time.Millisecond, Retry: 200 * time.Millisecond,
+	FormerGrace: 5 * time.Second, OwnersDelay: 300 * time.Millisecond,
+	Sweep: 500 * time.Millisecond, Retry: 200 * time.Millisecond, Offers: 200 * time.Millisecond,
 }
 
 // instance is one life of the CCM.
@@ -49,8 +50,8 @@ func (b builder) ClientOrDie(string) clientset.Interface {
 
 // cloudConfig is that of an instance.
 func (w *world) cloudConfig(name string) string {
-	return fmt.Sprintf("endpoint: %s/%s/RPC2\ncredentials:\n  file: %s\ncluster: %s\n",
-		w.gate.url, name, filepath.Join(w.dir, "one_auth"), clusterName)
+	return fmt.Sprintf("endpoint: %s/%s/RPC2\ncredentials:\n  file: %s\ncluster: %s\n%s",
+		w.gate.url, name, filepath.Join(w.dir, "one_auth"), clusterName, w.more)
 }
 
 // startInstance starts an instance inside this process; armed may be nil.
@@ -61,7 +62,7 @@ func (w *world) startInstance(armed *target) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	cloud.SetTiming(timing)
+	cloud.SetTiming(w.pace)
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	config := &rest.Config{Host: w.gate.url + "/" + name + "/kube", QPS: 500, Burst: 1000, Transport: transport}
 	kube, err := kubernetes.NewForConfig(config)

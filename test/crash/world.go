@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/onelb/onelb/api/client"
+	"github.com/onelb/onelb/provider"
 	"github.com/onelb/onelb/test/lab/kubebin"
 	"github.com/onelb/onelb/test/onesim"
 )
@@ -34,6 +35,8 @@ type world struct {
 	gate  *Gate
 	onelb *client.Clientset
 	uid   string // of the cluster
+	pace  provider.Timing
+	more  string // lines at the end of the cloud-config
 
 	running sync.WaitGroup // goroutines of instances
 	lives   int
@@ -51,7 +54,7 @@ func newWorld(ctx context.Context, o Options, seed uint64) (w *world, err error)
 		return nil, err
 	}
 	w = &world{
-		o: o, seed: seed, dir: dir, seen: map[string]int{}, rng: rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // a plan
+		o: o, seed: seed, dir: dir, pace: timing, seen: map[string]int{}, rng: rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // a plan
 		report: Report{Seeds: []uint64{seed}, Hits: map[Point]int{}},
 	}
 	defer func() {

@@ -41,6 +41,7 @@ var generators = map[string]func(root string) (string, error){
 	"rbac":        rbac,
 	"crds":        crds,
 	"vmstates":    vmstates,
+	"settings":    settings,
 }
 
 // run brings all pages up to date, or with check says which are not.

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/onelb/onelb/loadbalancer/annotation"
+	"github.com/onelb/onelb/loadbalancer/offer"
 )
 
 // row writes one line of a Markdown table.
@@ -34,4 +35,13 @@ func annotations(string) (string, error) {
 		rows = append(rows, row(code(key.Name), key.Value, key.Meaning))
 	}
 	return table(rows, "annotation", "value", "meaning"), nil
+}
+
+// settings lists the attributes with which a network shapes the pool that it offers.
+func settings(string) (string, error) {
+	var rows []string
+	for _, s := range offer.Settings() {
+		rows = append(rows, row(code(s.Name), s.Value, s.Meaning))
+	}
+	return table(rows, "attribute", "value", "what it sets"), nil
 }

@@ -131,3 +131,26 @@ func TestBindingsAreToOurAccountsOnly(t *testing.T) {
 		}
 	}
 }
+
+// TestOptionalRightsAreExactlyThese: what a component adds is chosen by the
+// operator, and small.
+func TestOptionalRightsAreExactlyThese(t *testing.T) {
+	var got []string
+	for _, list := range objects(t, "manifests/components") {
+		for _, object := range list {
+			switch o := object.(type) {
+			case *rbacv1.ClusterRole:
+				got = append(got, lines(o.Name, o.Rules)...)
+			case *rbacv1.ClusterRoleBinding:
+				if len(o.Subjects) != 1 || o.Subjects[0].Name != "cloud-controller-manager" || o.Subjects[0].Namespace != "onelb-system" {
+					t.Errorf("%s binds %v", o.Name, o.Subjects)
+				}
+			default:
+				t.Errorf("a component holds a %T", object)
+			}
+		}
+	}
+	if want := []string{"onelb:offered-pools onelb.io/addresspools: create delete"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
