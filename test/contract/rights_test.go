@@ -58,9 +58,13 @@ func TestLeastRights(t *testing.T) {
 		t.Errorf("VMs %+v, want %d and not %d", vms, vm, stranger)
 	}
 	ok("ZoneName", second(c.ZoneName(ctx)))
-	if _, err := c.ClusterName(ctx, 0); err != nil && !errors.Is(err, ipam.ErrNotFound) {
-		t.Errorf("ClusterName: %v", err)
+	if _, err := c.Cluster(ctx, 0); err != nil && !errors.Is(err, ipam.ErrNotFound) {
+		t.Errorf("Cluster: %v", err)
 	}
+	if _, err := c.Host(ctx, 0); err != nil && !errors.Is(err, ipam.ErrNotFound) {
+		t.Errorf("Host: %v", err)
+	}
+	ok("Token", second(c.Token(ctx)))
 
 	t.Log("and what it must not")
 	if _, err := c.VM(ctx, stranger); !errors.Is(err, ipam.ErrDenied) {
