@@ -32,8 +32,19 @@ func (m *model) lose() string {
 	m.losses++
 	m.mu.Unlock()
 	m.store.lose()
+	m.disown()
 	m.startProcess(0)
 	return "lose all records"
+}
+
+// disown: without reservation nothing tells whose a hold is but our records. When
+// they are lost it is anybody's, and so nobody's to touch.
+func (m *model) disown() {
+	m.cloud.mu.Lock()
+	defer m.cloud.mu.Unlock()
+	for _, r := range m.cloud.nets[m.shared].ranges {
+		clear(r.ours)
+	}
 }
 
 // wasLost returns whose an address was, while it has to be kept for him.
