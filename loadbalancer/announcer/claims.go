@@ -73,14 +73,14 @@ func (n *entry) highest() int64 {
 	return top
 }
 
-// passed is the highest epoch of a holder that was not the last word: of a stand-in,
-// or, if the other agents are silent on it, of the one the API server names.
+// passed is the epoch of the holder that the API server names, if it has done so
+// for long enough for the other agents to have spoken of a lasting claim: a stand-in
+// has told of itself there.
 func (n *entry) passed(now time.Time) int64 {
-	top := n.standIn.Epoch
 	if h := n.spec.Holder; h != nil && now.Sub(n.namedAt) >= meetTime {
-		top = max(top, h.Epoch)
+		return h.Epoch
 	}
-	return top
+	return 0
 }
 
 // confirmClaim makes the claim of a held address agree with the kernel.
@@ -90,7 +90,8 @@ func (e *Engine) confirmClaim(n *entry, now time.Time) {
 	standing := n.standIn.Node == e.o.Node && !n.standIn.Released
 	switch {
 	case lasting && n.claim.Epoch < n.passed(now) && e.damper.leads(now):
-		// A stand-in counted on, here or in the API server; this one goes on from there.
+		// A stand-in counted on; this one goes on from there, else people would be
+		// told of the stand-in for ever.
 		e.adjust(h, e.claims(n, now))
 	case lasting:
 		if n.hearsay {

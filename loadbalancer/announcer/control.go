@@ -26,6 +26,8 @@ const (
 	// node waits that sees fewer than half of the nodes: it may be cut off, or hear
 	// the others late.
 	longSilence = 2 * time.Second
+	// answeredSilence is that after answers: more than they vary on a bad link.
+	answeredSilence = 250 * time.Millisecond
 )
 
 // control is the conversation with live nodes on one interface.
@@ -118,7 +120,7 @@ func (e *Engine) trusted(a *asking, now time.Time) bool {
 	case quiet >= longSilence:
 		return true
 	case e.damper.side == sideLess:
-		return a.mac != nil // the link let answers through, until just now
+		return a.mac != nil && quiet >= answeredSilence // the link let answers through, until just now
 	case c == nil || len(c.targets) == 0:
 		return true
 	}

@@ -177,7 +177,22 @@ func (d *damper) leads(now time.Time) bool {
 // dampedOther reports whether another node has come and gone too often.
 func (d *damper) dampedOther(name string, now time.Time) bool {
 	n := d.known[name]
-	return n != nil && n.flap.isDamped(now)
+	return n != nil && n.flap.isDamped(now) && !d.alien(now)
+}
+
+// dampedSelf reports whether this one has.
+func (d *damper) dampedSelf(now time.Time) bool { return d.self.isDamped(now) || d.alien(now) }
+
+// alien reports whether most others seem to come and go: then it is this node. All
+// must judge alike, or two nodes take themselves for the first choice.
+func (d *damper) alien(now time.Time) bool {
+	damped := 0
+	for _, n := range d.known {
+		if n.flap.isDamped(now) {
+			damped++
+		}
+	}
+	return 2*damped > len(d.known)
 }
 
 // settled reports whether this node has been there for a while.

@@ -90,6 +90,21 @@ func TestFlappingNode(t *testing.T) {
 	other.expect("still damped there", other.dampedOther("a", other.now), false)
 }
 
+// A node to which most others seem to flap is the one that does.
+func TestBadLink(t *testing.T) {
+	c := newClique(t, "b", "c")
+	c.see("b", "c")
+	for range 5 {
+		c.wait(time.Second)
+		c.see("c")
+		c.see("b", "c")
+		c.see("b")
+		c.see("b", "c")
+	}
+	c.expect("blames itself", c.dampedSelf(c.now), true)
+	c.expect("blames b", c.dampedOther("b", c.now), false)
+}
+
 // One return is forgiven, however often it comes again after a while.
 func TestRareReturnsAreForgiven(t *testing.T) {
 	c := newClique(t, "a", "c")

@@ -76,8 +76,8 @@ func TestStandInBecomesLasting(t *testing.T) {
 	})
 }
 
-// On the larger side the holder goes on counting from a stand-in, and says anew
-// that it has the address.
+// On the larger side the holder says anew that it has the address when it hears of
+// a stand-in. It goes on counting from one that the API server knows of.
 func TestHolderOutlastsStandIn(t *testing.T) {
 	bubble(t, func(w *world) { w.members = live("me", "other", "third") }, func(w *world) {
 		w.news = []member.Claim{{Address: vip4, Node: "other", Epoch: 5, Released: true}}
@@ -88,6 +88,13 @@ func TestHolderOutlastsStandIn(t *testing.T) {
 		w.set(func() { w.news = []member.Claim{{Address: vip4, Node: "third", Epoch: 9, StandIn: true}} })
 		after(2 * time.Second)
 		expect(t, w, true, "in spite of a stand-in")
+		if c := w.lastClaim(); c.Node != "me" || c.Epoch != 6 || c.StandIn {
+			t.Errorf("claimed %+v", c)
+		}
+		named := three()
+		named.Addresses[0].Holder = &announcer.Holding{Node: "third", Epoch: 9}
+		w.SetCluster(named)
+		after(10 * time.Second)
 		if c := w.lastClaim(); c.Node != "me" || c.Epoch != 10 || c.StandIn {
 			t.Errorf("claimed %+v", c)
 		}

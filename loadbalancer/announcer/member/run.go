@@ -109,6 +109,8 @@ func Config(name string) *memberlist.Config {
 	c.ProbeTimeout = 50 * time.Millisecond
 	c.SuspicionMult = 2
 	c.GossipInterval = 50 * time.Millisecond
+	// A prober that doubts itself must not take longer: the wire is asked in any case.
+	c.AwarenessMaxMultiplier = 1
 	c.PushPullInterval = 15 * time.Second
 	c.TCPTimeout = 2 * time.Second
 	// While one is remembered as dead it is still told of it, and so learns that
