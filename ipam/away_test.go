@@ -3,6 +3,7 @@ package ipam
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,16 +36,16 @@ func anHour(t *testing.T, f fault) {
 	settle()
 	reservation := c.find("k8s", "c-pub")
 
-	asked := 0
-	p.client.setFault(func(string) fault { asked++; return f })
+	var asked atomic.Int64
+	p.client.setFault(func(string) fault { asked.Add(1); return f })
 	begin := time.Now()
 	s.let(goes.Address, false)
 	fresh := []Record{p.mustAllocate("pub", IPv4), p.mustAllocate("pub", IPv4), p.mustAllocate("pub", IPv4), p.mustAllocate("pub", IPv4)}
 	time.Sleep(time.Hour - time.Since(begin))
 	synctest.Wait()
-	t.Logf("asked %d times in an hour", asked)
-	if asked > 400 { // 3600 s / 24 s, and a few calls each time where they had an effect
-		t.Errorf("OpenNebula was asked %d times", asked)
+	t.Logf("asked %d times in an hour", asked.Load())
+	if asked.Load() > 400 { // 3600 s / 24 s, and a few calls each time where they had an effect
+		t.Errorf("OpenNebula was asked %d times", asked.Load())
 	}
 	if st, _ := p.PoolStatus("pub"); !st.Ready || st.Reason == ReasonReserved && f.effect == false {
 		t.Errorf("status %+v", st)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 // fakeAccess is a client whose standing a test sets.
 type fakeAccess struct {
+	mu       sync.Mutex // guards all below
 	access   one.Access
 	token    one.Token
 	tokenErr error
@@ -27,15 +29,42 @@ type fakeAccess struct {
 	checks   int
 }
 
-func (f *fakeAccess) Access() one.Access  { return f.access }
-func (f *fakeAccess) Credentials() string { return f.token.Digest }
+// set changes it under the eyes of a watch that runs.
+func (f *fakeAccess) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// count reads one of the counters.
+func (f *fakeAccess) count(n *int) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return *n
+}
+
+func (f *fakeAccess) Access() one.Access {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.access
+}
+
+func (f *fakeAccess) Credentials() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.token.Digest
+}
 
 func (f *fakeAccess) Check(context.Context) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.checks++
 	return "", f.access.Refused
 }
 
 func (f *fakeAccess) Token(context.Context) (one.Token, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.tokens++
 	return f.token, f.tokenErr
 }
@@ -76,19 +105,19 @@ func TestAccessEventsOnTransitions(t *testing.T) {
 		events := watching(t, f)
 		time.Sleep(5 * time.Minute)
 		want(t, "all is well", events())
-		f.access.Credentials, f.access.CAFile = errors.New("half-written"), errors.New("no PEM")
+		f.set(func() { f.access.Credentials, f.access.CAFile = errors.New("half-written"), errors.New("no PEM") })
 		time.Sleep(5 * time.Minute)
 		want(t, "both files", events(), ReasonCredentialsUnusable, ReasonCAFileUnusable)
-		f.access.CAFile = nil
+		f.set(func() { f.access.CAFile = nil })
 		time.Sleep(5 * time.Minute)
 		want(t, "the CA file is right again", events(), ReasonAccessRestored)
-		f.access.Refused = errors.New("refused")
+		f.set(func() { f.access.Refused = errors.New("refused") })
 		time.Sleep(5 * time.Minute)
 		want(t, "refused", events(), ReasonCredentialsRefused)
-		if f.checks < 5 || f.checks > 15 {
-			t.Errorf("%d checks in five minutes", f.checks)
+		if f.count(&f.checks) < 5 || f.count(&f.checks) > 15 {
+			t.Errorf("%d checks in five minutes", f.count(&f.checks))
 		}
-		f.access = one.Access{}
+		f.set(func() { f.access = one.Access{} })
 		time.Sleep(time.Minute)
 		want(t, "accepted", events(), ReasonAccessRestored, ReasonAccessRestored)
 	})
@@ -100,12 +129,12 @@ func TestTokenEvents(t *testing.T) {
 		events := watching(t, f)
 		time.Sleep(24*time.Hour + time.Second)
 		want(t, "a password", events())
-		if f.tokens != 25 {
-			t.Errorf("%d calls in a day, want one an hour", f.tokens)
+		if f.count(&f.tokens) != 25 {
+			t.Errorf("%d calls in a day, want one an hour", f.count(&f.tokens))
 		}
 
 		// A token of 9 hours, seen at once although the next call is an hour away.
-		f.token = one.Token{Digest: "a", Expires: time.Now().Add(9 * time.Hour)}
+		f.set(func() { f.token = one.Token{Digest: "a", Expires: time.Now().Add(9 * time.Hour)} })
 		time.Sleep(5*time.Hour + 50*time.Minute)
 		want(t, "a third is not yet left", events())
 		time.Sleep(20 * time.Minute)
@@ -114,19 +143,19 @@ func TestTokenEvents(t *testing.T) {
 		want(t, "between", events())
 		time.Sleep(20 * time.Minute)
 		want(t, "the last hour", events(), ReasonTokenExpires)
-		f.tokenErr, f.tokens = errors.New("refused"), 0
+		f.set(func() { f.tokenErr, f.tokens = errors.New("refused"), 0 })
 		time.Sleep(time.Hour)
-		if f.tokens < 30 || f.tokens > 61 {
-			t.Errorf("%d calls in an hour without an answer", f.tokens)
+		if f.count(&f.tokens) < 30 || f.count(&f.tokens) > 61 {
+			t.Errorf("%d calls in an hour without an answer", f.count(&f.tokens))
 		}
 		want(t, "over", events(), ReasonTokenExpired)
-		f.tokenErr = nil
-		f.token = one.Token{Digest: "b", Expires: time.Now().Add(365 * 24 * time.Hour)}
+		f.set(func() { f.tokenErr = nil })
+		f.set(func() { f.token = one.Token{Digest: "b", Expires: time.Now().Add(365 * 24 * time.Hour)} })
 		time.Sleep(350 * 24 * time.Hour)
 		want(t, "renewed", events())
 		time.Sleep(9 * 24 * time.Hour)
 		want(t, "a week before", events(), ReasonTokenExpires)
-		f.token = one.Token{Digest: "c", Expires: time.Now().Add(10 * time.Minute)}
+		f.set(func() { f.token = one.Token{Digest: "c", Expires: time.Now().Add(10 * time.Minute)} })
 		time.Sleep(time.Minute)
 		want(t, "short", events(), ReasonTokenExpires)
 	})

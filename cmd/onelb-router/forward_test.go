@@ -89,13 +89,13 @@ func TestForward(t *testing.T) {
 		t.Error(err)
 	}
 	down1(true)
-	l.eventually("be1 is out", 5*time.Second, func() bool {
+	l.eventually("be1 is out", func() bool {
 		got := l.spread("client", "tcp", "203.0.113.100:8765", 20)
 		s, err := exchange(udp, "udp")
 		return got["be2 203.0.113.1"] == 20 && err == nil && strings.HasPrefix(s, "be2")
 	})
 	state := c.State().Instances[0]
-	l.eventually("the client knows", 5*time.Second, func() bool {
+	l.eventually("the client knows", func() bool {
 		state = c.State().Instances[0]
 		return state.Members == 4 && state.Healthy == 2 && len(state.Down) == 2
 	})
@@ -103,7 +103,7 @@ func TestForward(t *testing.T) {
 		t.Errorf("message %q, want the status 503", got)
 	}
 	down1(false)
-	l.eventually("be1 is back", 5*time.Second, func() bool {
+	l.eventually("be1 is back", func() bool {
 		return len(l.spread("client", "tcp", "203.0.113.100:8765", 20)) == 2
 	})
 
@@ -115,11 +115,10 @@ func TestForward(t *testing.T) {
 		t.Errorf("addresses:\n%s", out)
 	}
 
-	metrics, err := l.get("router", "127.0.0.1:9912", "/metrics")
-	l.must(err)
-	if !strings.Contains(metrics, "onelb_router_frontends 4") || !strings.Contains(metrics, `onelb_router_checked_backends{state="healthy"} 4`) {
-		t.Errorf("metrics:\n%s", metrics)
-	}
+	l.eventually("the metrics say so: IPv6 members are checked by themselves", func() bool {
+		metrics, err := l.get("router", "127.0.0.1:9912", "/metrics")
+		return err == nil && strings.Contains(metrics, "onelb_router_frontends 4") && strings.Contains(metrics, `onelb_router_checked_backends{state="healthy"} 4`)
+	})
 
 	// All gone: nothing left.
 	l.set(c, router.Document{})
@@ -131,8 +130,9 @@ func TestForward(t *testing.T) {
 	}
 }
 
-func (l *lan) eventually(what string, within time.Duration, ok func() bool) {
+func (l *lan) eventually(what string, ok func() bool) {
 	l.t.Helper()
+	const within = 30 * time.Second // a loaded machine; how fast it is the benchmarks say
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if ok() {
 			return
@@ -198,7 +198,7 @@ func TestEditsKeepConnections(t *testing.T) {
 	l.run("router", "ip", "address", "del", "203.0.113.100/32", "dev", "eth0")
 	l.run("router", "ip", "address", "del", "2001:db8:113::100/128", "dev", "eth0")
 	l.start()
-	l.eventually("restored", 5*time.Second, func() bool {
+	l.eventually("restored", func() bool {
 		_, err4 := l.ask("client", "tcp", "203.0.113.100:8765")
 		_, err6 := l.ask("client", "udp", "[2001:db8:113::100]:8765")
 		return err4 == nil && err6 == nil
@@ -206,7 +206,7 @@ func TestEditsKeepConnections(t *testing.T) {
 
 	// What somebody else does to our tables is undone; other tables stay.
 	l.run("router", "nft", "add table ip other; add chain ip other c; delete table ip onelb; flush chain ip6 onelb services")
-	l.eventually("repaired", 5*time.Second, func() bool {
+	l.eventually("repaired", func() bool {
 		_, err4 := l.ask("client", "tcp", "203.0.113.100:8765")
 		_, err6 := l.ask("client", "tcp", "[2001:db8:113::100]:8765")
 		return err4 == nil && err6 == nil
@@ -311,7 +311,7 @@ func TestForwardingOff(t *testing.T) {
 	c := l.client()
 	l.set(c, router.Document{})
 	l.must(l.spaces["router"].Sysctl("net/ipv4/ip_forward", "0"))
-	l.eventually("told", 15*time.Second, func() bool {
+	l.eventually("told", func() bool {
 		return strings.Contains(strings.Join(c.State().Instances[0].Problems, " "), "net.ipv4.ip_forward is 0")
 	})
 }

@@ -197,7 +197,7 @@ func (l *lan) start() {
 	l.proc.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
 	l.must(l.spaces["router"].Do(l.proc.Start))
 	l.t.Cleanup(func() { l.stop(syscall.SIGKILL) })
-	l.eventually("the program is ready", 10*time.Second, func() bool {
+	l.eventually("the program is ready", func() bool {
 		s, err := l.get("router", "127.0.0.1:9912", "/readyz")
 		return err == nil && s == "ok\n"
 	})
