@@ -87,13 +87,14 @@ func (k *keeper) readParent(ctx context.Context, spec PoolSpec) error {
 	} else {
 		n, err = k.networks.Find(ctx, spec.Network)
 	}
+	n = spec.narrow(n)
 	if err != nil {
 		return fmt.Errorf("network %s of the pool: %w", spec.Network, err)
 	}
 	if n.Parent != NoNetwork {
 		return fmt.Errorf("network %q (%d) is a reservation itself, name the network %d that it is from: %w", n.Name, n.ID, n.Parent, ErrUnusable)
 	}
-	if err := checkRanges(n, spec.limits()); err != nil {
+	if err := checkRanges(n, spec); err != nil {
 		return err
 	}
 	k.setParent(n)
@@ -112,6 +113,9 @@ func (k *keeper) setParent(n Network) {
 	defer k.mu.Unlock()
 	k.parent = &n
 	k.countOutside()
+	if k.spec.Shared {
+		k.index.limit(k.allows) // it depends on the ranges
+	}
 }
 
 // readReservation reads the pool's reservation, makes it if there is none,
@@ -279,7 +283,7 @@ func (k *keeper) takeOver(n Network, readAt uint64) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.reservation, k.ready, k.doubt = n.ID, k.basis == k.pool.specSeq, false
+	k.reservation, k.ready, k.doubt, k.filtered = n.ID, k.basis == k.pool.specSeq, false, n.filtered()
 	k.index.apply(n, readAt, k.allows, k.store.Get)
 	k.meet(k.store.Get)
 	k.scribe.alive = AliveAt(n)

@@ -153,7 +153,7 @@ func usableDirect(n Network, spec PoolSpec, leaving bool) error {
 	if n.Parent == NoNetwork && !n.Ready {
 		return fmt.Errorf("network %q (%d) is in state %s: %w", n.Name, n.ID, n.State, ErrNotReady)
 	}
-	if err := checkRanges(n, spec.limits()); err != nil {
+	if err := checkRanges(n, spec); err != nil {
 		return err
 	}
 	size := 0
@@ -314,11 +314,12 @@ func (k *keeper) reportLost(ctx context.Context, lost []Record) error {
 }
 
 // checkRanges returns why a network has nothing that the pool could give.
-func checkRanges(n Network, l limits) error {
+func checkRanges(n Network, spec PoolSpec) error {
+	l := spec.limits()
 	if offers(n, l, IPv4) || offers(n, l, IPv6) {
 		return nil
 	}
-	return fmt.Errorf("network %q (%d) has no static addresses%s%s: %w", n.Name, n.ID, inLimits(l), unsupported(n), ErrUnusable)
+	return fmt.Errorf("network %q (%d) has no static addresses%s%s%s: %w", n.Name, n.ID, inLimits(l), spec.inShared(), unsupported(n), ErrUnusable)
 }
 
 // unsupported names the ranges of a network whose addresses are made from MAC

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -236,10 +237,10 @@ func (k *keeper) cut(ctx context.Context, f Family, want int, into NetworkID) (N
 	var id NetworkID
 	var size int
 	var err error
-	if spec.limits().none() {
+	if spec.limits().none() && !slices.ContainsFunc(parent.Ranges, func(r Range) bool { return r.Shared }) {
 		id, size, err = k.cutAnywhere(ctx, parent, f, want, into)
 	} else {
-		id, size, err = k.cutInside(ctx, parent.ID, spec.limits(), f, want, into)
+		id, size, err = k.cutInside(ctx, parent.ID, spec, f, want, into)
 	}
 	if err == nil {
 		k.count(func(c *Counters) { c.Reserved += uint64(size) })
@@ -284,11 +285,12 @@ func (k *keeper) cutAnywhere(ctx context.Context, parent Network, f Family, want
 
 // cutInside chooses the addresses inside the pool's limits, from what is read
 // of the network just before.
-func (k *keeper) cutInside(ctx context.Context, parent NetworkID, l limits, f Family, want int, into NetworkID) (NetworkID, int, error) {
+func (k *keeper) cutInside(ctx context.Context, parent NetworkID, spec PoolSpec, f Family, want int, into NetworkID) (NetworkID, int, error) {
 	n, err := k.networks.Get(ctx, parent)
 	if err != nil {
 		return NoNetwork, 0, fmt.Errorf("network %d: %w", parent, err)
 	}
+	n = spec.narrow(n)
 	k.setParent(n)
 	for a, at := range k.refused {
 		if time.Since(at) > refusedFor {
@@ -296,7 +298,7 @@ func (k *keeper) cutInside(ctx context.Context, parent NetworkID, l limits, f Fa
 		}
 	}
 	for {
-		runs, _ := freeRuns(n, l, f, func(a netip.Addr) bool { return !k.refused[a].IsZero() })
+		runs, _ := freeRuns(n, spec.limits(), f, func(a netip.Addr) bool { return !k.refused[a].IsZero() })
 		u, ok := bestRun(runs, want)
 		if !ok {
 			return NoNetwork, 0, fmt.Errorf("%s that the pool may give: %w", f, ErrNoSpace)

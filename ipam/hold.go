@@ -29,8 +29,8 @@ func (c conflict) quiet(user string) bool {
 
 // slotState is what is known of the slot of an address.
 type slotState struct {
-	known, held bool
-	user        string
+	known, held, shared bool
+	user                string
 }
 
 func (k *keeper) slotOf(a netip.Addr) slotState {
@@ -40,7 +40,7 @@ func (k *keeper) slotOf(a netip.Addr) slotState {
 	if h == nil {
 		return slotState{}
 	}
-	return slotState{known: true, held: h.slot.held, user: h.slot.user}
+	return slotState{known: true, held: h.slot.held, shared: h.slot.shared, user: h.slot.user}
 }
 
 func (k *keeper) setHeld(a netip.Addr, held bool) {
@@ -48,6 +48,9 @@ func (k *keeper) setHeld(a netip.Addr, held bool) {
 	defer k.mu.Unlock()
 	if h := k.index.byAddr[a]; h != nil {
 		h.slot.held = held
+		if held {
+			h.slot.user = "" // the hold stands beside it, see span.lease
+		}
 		k.settle(h.slot)
 	}
 }
@@ -75,13 +78,13 @@ func (k *keeper) serve(ctx context.Context, a netip.Addr) error {
 func (k *keeper) hold(ctx context.Context, rec Record) error {
 	s := k.slotOf(rec.Address)
 	repaired := false
-	if s.known && s.user == "" && !s.held {
+	if s.known && (s.user == "" || s.shared) && !s.held {
 		err := k.networks.Hold(ctx, k.reservationID(), rec.Address)
 		switch {
 		case err == nil:
 			k.setHeld(rec.Address, true)
 			k.count(func(c *Counters) { c.Holds++ })
-			s.held, repaired = true, rec.OnHold
+			s.held, s.user, repaired = true, "", rec.OnHold
 		case errors.Is(err, ErrInUse):
 			// Held already (a crash after the call, or the answer was lost), in
 			// use, or no longer ours: one reading tells it for all addresses.

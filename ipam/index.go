@@ -32,6 +32,7 @@ type half struct {
 type slot struct {
 	halves [2]*half // by Family.index; nil if there is none
 	held   bool     // as last read, or as we did
+	shared bool     // VMs may have it beside the hold
 	user   string   // who else uses it, as last read
 	direct bool     // of a pool without reservation
 }
@@ -201,7 +202,7 @@ func (x *index) add(r Range, allowed func(netip.Addr) bool, lookup func(netip.Ad
 				if rec, ok := lookup(a); ok {
 					h.rec, h.phase = true, rec.Phase
 				}
-				s.slots[i].halves[f.index()] = h
+				s.slots[i].halves[f.index()], s.slots[i].shared = h, r.Shared
 				x.byAddr[a] = h
 			}
 			a = a.Next()
@@ -234,8 +235,14 @@ func (s *span) lease(r Range) {
 		s.slots[i].held, s.slots[i].user = false, ""
 	}
 	for _, l := range r.Leases {
-		if i, ok := r.place(l); ok {
-			s.slots[i].held, s.slots[i].user = l.Held, l.User
+		i, ok := r.place(l)
+		switch {
+		case ok && l.Held:
+			// In a Shared range VMs have an address beside the hold, as aliases. They
+			// are its holders' business.
+			s.slots[i].held, s.slots[i].user = true, ""
+		case ok && !s.slots[i].held:
+			s.slots[i].user = l.User
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // NetworkID is the OpenNebula ID of a virtual network.
@@ -46,6 +47,12 @@ type Network struct {
 	Ranges []Range
 }
 
+// attributeFilter is OpenNebula's switch for the filter against forged
+// addresses. A reservation has its own copy, and so has each NIC.
+const attributeFilter = "FILTER_IP_SPOOFING"
+
+func (n Network) filtered() bool { return strings.EqualFold(n.Attributes[attributeFilter], "YES") }
+
 // Range is one address range: Size consecutive addresses from First4, First6 or
 // both (kind IP4_6_STATIC: the n-th IPv4 and the n-th IPv6 address are a pair).
 type Range struct {
@@ -54,6 +61,10 @@ type Range struct {
 	First4 netip.Addr // invalid unless the kind has static IPv4 addresses
 	First6 netip.Addr // invalid unless the kind has static IPv6 addresses
 	Size   int
+	// Shared: any number of VMs may have one address of the range, also while it
+	// is on hold. OpenNebula chooses none of its addresses by itself: Reserve
+	// needs First.
+	Shared bool
 	// ParentRange is the range of the parent network that a reservation's range
 	// was cut from; -1 in a network that is no reservation.
 	ParentRange RangeID

@@ -34,6 +34,8 @@ type PoolSpec struct {
 	ReserveAhead int
 	// Quarantine is for how long a released address is not given again.
 	Quarantine time.Duration
+	// Shared limits the pool to Shared ranges of the network.
+	Shared bool
 	// Leaving: the pool gives nothing any more, and its reservation goes back
 	// when it has no records left (status Removed). Unlike one that is not in
 	// the set, it is not forgotten then.
@@ -57,10 +59,26 @@ func (s PoolSpec) clone() PoolSpec {
 	return s
 }
 
+// narrow leaves out the ranges of a network that the pool may not use.
+func (s PoolSpec) narrow(n Network) Network {
+	if s.Shared {
+		n.Ranges = slices.DeleteFunc(slices.Clone(n.Ranges), func(r Range) bool { return !r.Shared })
+	}
+	return n
+}
+
+// inShared is the end of a message about a network without addresses.
+func (s PoolSpec) inShared() string {
+	if !s.Shared {
+		return ""
+	}
+	return ` in a range with SHARED="YES", which guard: alias needs; add such a range to the network (OpenNebula 7)`
+}
+
 func (s PoolSpec) equal(o PoolSpec) bool {
 	return s.Name == o.Name && s.Generation == o.Generation && sameQuery(s.Network, o.Network) && slices.Equal(s.Ranges, o.Ranges) &&
 		s.ChunkSize == o.ChunkSize && s.ReserveAhead == o.ReserveAhead && s.Quarantine == o.Quarantine && s.Leaving == o.Leaving &&
-		s.Direct == o.Direct && s.AvoidEdges == o.AvoidEdges && s.Draining == o.Draining
+		s.Direct == o.Direct && s.AvoidEdges == o.AvoidEdges && s.Shared == o.Shared && s.Draining == o.Draining
 }
 
 func sameQuery(a, b NetworkQuery) bool {
@@ -104,6 +122,7 @@ type pool struct {
 	parent      *Network  // as last read; nil before
 	outside     [2]int    // free in the parent, as last read less what we cut since
 	reservation NetworkID // NoNetwork while unknown
+	filtered    bool      // the reservation is, see Network.filtered
 	index       *index
 	records     []Record // of this pool, sorted by address, as last seen
 	recordsSeq  uint64
@@ -194,6 +213,11 @@ func (p *pool) respecced() {
 
 // allows reports whether the pool may give the address anew. The caller holds p.mu.
 func (p *pool) allows(a netip.Addr) bool {
+	if p.spec.Shared && p.parent != nil {
+		if _, ok := rangeWith(*p.parent, a); !ok {
+			return false
+		}
+	}
 	return p.spec.limits().allow(a) && !slices.ContainsFunc(p.severed, func(r AddressRange) bool { return r.contains(a) })
 }
 

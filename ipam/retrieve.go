@@ -17,7 +17,7 @@ func (k *keeper) retrieve(ctx context.Context) error {
 		return k.reportLost(ctx, lost)
 	}
 	k.mu.Lock()
-	into, leaving, known := k.reservation, k.leaving(), k.parent
+	into, leaving, known, spec := k.reservation, k.leaving(), k.parent, k.spec
 	k.mu.Unlock()
 	if len(lost) == 0 || leaving || into == NoNetwork || known == nil {
 		return nil
@@ -26,6 +26,7 @@ func (k *keeper) retrieve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("network %d: %w", known.ID, err)
 	}
+	parent = spec.narrow(parent)
 	k.setParent(parent)
 	missing := map[netip.Addr]Record{}
 	for _, r := range lost {

@@ -65,7 +65,10 @@ type PoolStatus struct {
 	NetworkID     NetworkID
 	NetworkName   string
 	ReservationID NetworkID
-	IPv4, IPv6    Counts
+	// SpoofingFilter: the network, or the reservation, gives NICs that are
+	// attached to it a filter against addresses that are not theirs.
+	SpoofingFilter bool
+	IPv4, IPv6     Counts
 	// Overlap tells of other pools that could give the same addresses.
 	Overlap Finding
 	// Stranded tells of addresses in use that the pool would not give any more.
@@ -126,6 +129,7 @@ func (p *pool) status() PoolStatus {
 	if p.parent != nil {
 		s.NetworkID, s.NetworkName = p.parent.ID, p.parent.Name
 	}
+	s.SpoofingFilter = p.filtered || p.parent != nil && p.parent.filtered()
 	if p.reservation != NoNetwork && !p.spec.Direct {
 		s.ReservationID = p.reservation
 	}

@@ -191,7 +191,7 @@ func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w 
 	w = c.preferShown(svc, w)
 	var errs []error
 	for _, p := range w.Pools {
-		if err := cmp.Or(p.Barred, checkPorts(svc, p)); err != nil {
+		if err := cmp.Or(p.Barred, checkServable(svc, p)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -220,7 +220,7 @@ func keepable(w want, have []ipam.Record, inner bool, ok func(ipam.Record, want)
 }
 
 func (c *Controller) keep(ctx context.Context, svc *corev1.Service, w want, r ipam.Record, p *poolView, inner bool) (ipam.Record, *poolView, error) {
-	if err := checkPorts(svc, p); err != nil {
+	if err := checkServable(svc, p); err != nil {
 		return r, p, err
 	}
 	n, err := c.own(ctx, svc, w, r, p, inner)

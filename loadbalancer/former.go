@@ -55,7 +55,7 @@ func (c *Controller) takeBack(ctx context.Context, svc *corev1.Service, w want, 
 				}
 				continue
 			}
-			if err := checkPorts(svc, p); err != nil {
+			if err := checkServable(svc, p); err != nil {
 				return ipam.Record{}, p, err
 			}
 			again := w

@@ -29,6 +29,8 @@ type poolView struct {
 	// NodeSelector and NodePreferences as in the VirtualIP's spec.
 	NodeSelector    string
 	NodePreferences []v1alpha1.NodeWeight
+	// Guarded: the pool has guard: alias.
+	Guarded bool
 	// ShareAcross lets Services of different namespaces share an address.
 	ShareAcross bool
 	selectors
@@ -228,7 +230,7 @@ func addressOf(addrs []netip.Addr, f ipam.Family) netip.Addr {
 func detailFor(svc *corev1.Service, w want, p *poolView, inner bool) virtualip.Detail {
 	d := virtualip.Detail{
 		Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster, Interfaces: p.Interfaces,
-		NodeSelector: p.NodeSelector, NodePreferences: p.NodePreferences,
+		NodeSelector: p.NodeSelector, NodePreferences: p.NodePreferences, Guarded: p.Guarded,
 		Share: w.Share, Ports: sharedPorts(svc, w.Share), Retain: w.Retain,
 	}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
@@ -244,8 +246,11 @@ func detailFor(svc *corev1.Service, w want, p *poolView, inner bool) virtualip.D
 	return d
 }
 
-// checkPorts refuses what a pool's way of forwarding cannot serve.
-func checkPorts(svc *corev1.Service, p *poolView) error {
+// checkServable refuses what a pool cannot serve.
+func checkServable(svc *corev1.Service, p *poolView) error {
+	if p.Guarded && svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		return refuse("AddressPool %s has guard: alias, with which a few nodes that were chosen ahead of time hold an address, wherever the Service's pods are: set externalTrafficPolicy to Cluster, or use a pool without guard", p.Name)
+	}
 	if p.Exposure != v1alpha1.ExposureRouter || p.Router.Forward != v1alpha1.ForwardNodePort {
 		return nil
 	}

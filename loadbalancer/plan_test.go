@@ -134,12 +134,12 @@ func TestCheckPorts(t *testing.T) {
 	svc := testService()
 	svc.Spec.Ports[1].NodePort = 0
 	p := &poolView{Name: "public", Exposure: v1alpha1.ExposureRouter, Router: &v1alpha1.RouterSpec{Forward: v1alpha1.ForwardNodePort}}
-	err := checkPorts(svc, p)
+	err := checkServable(svc, p)
 	if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "53/UDP") {
 		t.Errorf("got %v, want a refusal that names 53/UDP", err)
 	}
 	p.Router.Forward = v1alpha1.ForwardVIP
-	if err := checkPorts(svc, p); err != nil {
+	if err := checkServable(svc, p); err != nil {
 		t.Errorf("forward VIP needs no NodePorts: %v", err)
 	}
 }

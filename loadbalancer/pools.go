@@ -436,7 +436,7 @@ func viewOf(pool *v1alpha1.AddressPool) (*poolView, error) {
 		ShareAcross: pool.Spec.ShareAcrossNamespaces,
 	}
 	if pool.Spec.L2 != nil {
-		v.Interfaces = pool.Spec.L2.Interfaces
+		v.Interfaces, v.Guarded = pool.Spec.L2.Interfaces, guarded(pool)
 	}
 	if r := pool.Spec.Router; r != nil {
 		v.Router = r.DeepCopy()
@@ -448,6 +448,10 @@ func viewOf(pool *v1alpha1.AddressPool) (*poolView, error) {
 	v.selectors, err1 = selectorsOf(pool.Spec)
 	v.NodeSelector, v.NodePreferences, err2 = nodesOf(pool.Spec.L2)
 	return v, errors.Join(err1, err2)
+}
+
+func guarded(pool *v1alpha1.AddressPool) bool {
+	return pool.Spec.L2 != nil && pool.Spec.L2.Guard == v1alpha1.GuardAlias
 }
 
 // unusable is a pool that gives nothing, and keeps serving what it has given.
@@ -465,6 +469,7 @@ func specOf(pool *v1alpha1.AddressPool) (ipam.PoolSpec, error) {
 		Draining:     pool.Spec.Draining,
 		Direct:       pool.Spec.Reservation == v1alpha1.ReservationNone,
 		AvoidEdges:   pool.Spec.AvoidEdgeAddresses,
+		Shared:       guarded(pool),
 		Network:      ipam.NetworkQuery{Name: pool.Spec.Network.Name, Owner: pool.Spec.Network.Owner},
 		ChunkSize:    defaultChunk,
 		ReserveAhead: defaultAhead,

@@ -13,7 +13,7 @@ func always(ipam.Record, want) bool { return true }
 
 // comeBack gives a Service an address that was kept for its name.
 func (c *Controller) comeBack(ctx context.Context, svc *corev1.Service, w want, r ipam.Record, p *poolView, inner bool) (ipam.Record, *poolView, error) {
-	if err := checkPorts(svc, p); err != nil {
+	if err := checkServable(svc, p); err != nil {
 		return r, p, err
 	}
 	n, err := c.own(ctx, svc, w, r, p, inner)

@@ -66,7 +66,7 @@ func (c *Controller) joinable(svc *corev1.Service, w want) (ipam.Record, *poolVi
 
 // join puts the Service on an address of others.
 func (c *Controller) join(ctx context.Context, svc *corev1.Service, w want, r ipam.Record, p *poolView) (ipam.Record, *poolView, error) {
-	if err := checkPorts(svc, p); err != nil {
+	if err := checkServable(svc, p); err != nil {
 		return r, p, err
 	}
 	n, err := c.own(ctx, svc, w, r, p, false)

@@ -22,6 +22,9 @@ const holderSilence = time.Minute
 // heldByNode reports whether a node may still answer for an address that is
 // being released.
 func heldByNode(v *v1alpha1.VirtualIP) bool {
+	if g := v.Spec.Guard; g != nil && len(g.Candidates) > 0 {
+		return true // it is still on NICs: the hold outlives that
+	}
 	if v.Status.Holder == nil {
 		return false
 	}

@@ -58,6 +58,20 @@ const (
 	ReservationNone Reservation = "none"
 )
 
+// GuardMode says how the addresses of a pool get past OpenNebula's filter
+// against forged addresses.
+// +kubebuilder:validation:Enum=none;alias
+type GuardMode string
+
+const (
+	// GuardNone: addresses are only held. A network with FILTER_IP_SPOOFING
+	// drops what nodes send from them.
+	GuardNone GuardMode = "none"
+	// GuardAlias: each address is attached to a few nodes ahead of time, as an
+	// alias of their NICs; only these hold it.
+	GuardAlias GuardMode = "alias"
+)
+
 // AddressPool says where addresses come from and how they are exposed.
 //
 // +kubebuilder:object:root=true
@@ -87,6 +101,8 @@ type AddressPool struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.l2) || self.exposure == 'L2'",message="spec.l2 is only for exposure L2"
 // +kubebuilder:validation:XValidation:rule="self.network == oldSelf.network",message="spec.network cannot be changed: make a new pool and move the Services to it"
 // +kubebuilder:validation:XValidation:rule="(has(self.reservation) ? self.reservation : 'child') == (has(oldSelf.reservation) ? oldSelf.reservation : 'child')",message="spec.reservation cannot be changed: make a new pool and move the Services to it"
+// +kubebuilder:validation:XValidation:rule="!(has(self.l2) && has(self.l2.guard) && self.l2.guard == 'alias' && has(self.reservation) && self.reservation == 'none')",message="spec.l2.guard alias needs a reservation: leave out spec.reservation none"
+// +kubebuilder:validation:XValidation:rule="(has(self.l2) && has(self.l2.guard) && self.l2.guard == 'alias') == (has(oldSelf.l2) && has(oldSelf.l2.guard) && oldSelf.l2.guard == 'alias')",message="spec.l2.guard cannot be changed: make a new pool and move the Services to it"
 // +kubebuilder:validation:XValidation:rule="self.exposure == oldSelf.exposure",message="spec.exposure cannot be changed: make a new pool and move the Services to it"
 type AddressPoolSpec struct {
 	// Network is the OpenNebula virtual network that addresses are reserved from.
@@ -223,6 +239,15 @@ type L2Spec struct {
 	// +kubebuilder:validation:MaxItems=16
 	Interfaces []string `json:"interfaces,omitempty"`
 
+	// Guard says how the addresses get past FILTER_IP_SPOOFING. With alias, each
+	// address is attached as NIC_ALIAS to a few nodes ahead of time, and only
+	// they hold it. That needs OpenNebula 7 and address ranges with
+	// SHARED="YES": the pool gives addresses of such ranges only. Services with
+	// externalTrafficPolicy Local are refused. Default none.
+	// +optional
+	// +kubebuilder:default=none
+	Guard GuardMode `json:"guard,omitempty"`
+
 	// NodeSelector names the nodes that may hold the addresses. Default: all.
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
@@ -282,7 +307,7 @@ type AddressPoolStatus struct {
 	// IPv6 counts the IPv6 addresses.
 	// +optional
 	IPv6 *AddressCounts `json:"ipv6,omitempty"`
-	// Conditions: Ready, Overlapping, Stranded.
+	// Conditions: Ready, Overlapping, Stranded; SpoofingFilter with exposure L2; Guarded with guard alias.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -338,4 +363,10 @@ const (
 	// any more: reason OutsideOfSpec (the spec was changed) or RangeRemoved (the
 	// network has lost the range). They stay where they are.
 	PoolStranded = "Stranded"
+	// PoolSpoofingFilter is true when OpenNebula drops what a node sends from an
+	// address of the pool (FILTER_IP_SPOOFING).
+	PoolSpoofingFilter = "SpoofingFilter"
+	// PoolGuarded is true when each address of a pool with guard alias is
+	// attached to all of its candidates.
+	PoolGuarded = "Guarded"
 )

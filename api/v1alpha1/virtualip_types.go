@@ -151,6 +151,46 @@ type VirtualIPSpec struct {
 	// in the pool's network itself.
 	// +optional
 	Direct *DirectHold `json:"direct,omitempty"`
+	// Guard limits who may hold the address (pools with guard alias). Nil: every
+	// node may.
+	// +optional
+	Guard *Guard `json:"guard,omitempty"`
+}
+
+// Guard names the nodes that OpenNebula lets send from an address.
+type Guard struct {
+	// Candidates are the nodes that have, had or will have the address as an
+	// alias of their NIC, sorted by node. Only one that is Attached may hold the
+	// address. The hold in OpenNebula does not end before the list is empty.
+	// +optional
+	// +listType=map
+	// +listMapKey=node
+	// +listMapKey=machine
+	// +kubebuilder:validation:MaxItems=64
+	Candidates []Candidate `json:"candidates,omitempty"`
+}
+
+// CandidateState says how far OpenNebula is with the alias of a candidate.
+// +kubebuilder:validation:Enum=Attaching;Attached;Detaching
+type CandidateState string
+
+const (
+	// CandidateAttaching: the alias is being attached, or has been lost.
+	CandidateAttaching CandidateState = "Attaching"
+	// CandidateAttached: OpenNebula has confirmed the alias.
+	CandidateAttached CandidateState = "Attached"
+	// CandidateDetaching: the node hands the address on, then loses the alias.
+	CandidateDetaching CandidateState = "Detaching"
+)
+
+// Candidate is a node that can hold a guarded address.
+type Candidate struct {
+	// Node is the name of the node.
+	Node string `json:"node"`
+	// Machine is the node's virtual machine in OpenNebula.
+	Machine int32 `json:"machine"`
+	// State of the alias.
+	State CandidateState `json:"state"`
 }
 
 // DirectState is what is known of the hold of an address of a pool with

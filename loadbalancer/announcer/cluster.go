@@ -37,9 +37,10 @@ type Address struct {
 	Created time.Time `json:"created,omitzero"`
 	// Services behind it. None: it is being released.
 	Services []Service `json:"services,omitempty"`
-	// Local: only nodes in Endpoints may take it.
+	// Local: only nodes in Endpoints may take it. So it is too for guarded addresses.
 	Local bool `json:"local,omitempty"`
-	// Endpoints are the nodes with a ready endpoint, sorted (Local only).
+	// Endpoints are the nodes with a ready endpoint, sorted (Local only); of a
+	// guarded address the nodes that OpenNebula lets send from it.
 	Endpoints []string `json:"endpoints,omitempty"`
 	// Selected: only nodes in Nodes may take it.
 	Selected bool `json:"selected,omitempty"`

@@ -24,6 +24,9 @@ type Detail struct {
 	NodeSelector    string
 	NodePreferences []v1alpha1.NodeWeight
 	Router          *v1alpha1.VirtualIPRouter
+	// Guarded: only nodes that the guard names may hold the address. It counts
+	// when the object is made, and never changes.
+	Guarded bool
 	// Share is the key with which Services share the address; empty: none does.
 	Share string
 	// Ports are what the Service that the address is made for, or that owns it
@@ -39,6 +42,10 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 	d, ok := r.Detail.(Detail)
 	if !ok { // a claim, which nobody will ever hold
 		d = Detail{Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster}
+	}
+	var guard *v1alpha1.Guard
+	if d.Guarded {
+		guard = &v1alpha1.Guard{}
 	}
 	return &v1alpha1.VirtualIP{
 		ObjectMeta: metav1.ObjectMeta{
@@ -56,6 +63,7 @@ func newObject(r ipam.Record) *v1alpha1.VirtualIP {
 			NodeSelector:  d.NodeSelector, NodePreferences: slices.Clone(d.NodePreferences),
 			Router: d.Router.DeepCopy(),
 			Direct: direct(r),
+			Guard:  guard,
 		},
 	}
 }
@@ -94,8 +102,9 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 			TrafficPolicy: v.Spec.TrafficPolicy,
 			Interfaces:    v.Spec.Interfaces,
 			NodeSelector:  v.Spec.NodeSelector, NodePreferences: v.Spec.NodePreferences,
-			Router: v.Spec.Router,
-			Share:  v.Spec.Share,
+			Router:  v.Spec.Router,
+			Share:   v.Spec.Share,
+			Guarded: v.Spec.Guard != nil,
 		},
 	}
 	r.Share, r.Inner = v.Spec.Share, v.Spec.Role == v1alpha1.RoleInner

@@ -27,11 +27,12 @@ type address struct {
 // order in which networks and prefixes are configured, NICs before aliases, lower
 // NICs first. Consumers that want one address take the first of a type. A NIC that
 // is still being attached may vanish again and is left out, and so are link-local
-// addresses, which mean nothing on another link.
+// addresses, which mean nothing on another link, and aliases that the guest does
+// not have: they are addresses of Services.
 func (r roles) addresses(vm one.VM) []address {
 	var out []address
 	for _, n := range vm.NICs {
-		if n.Attaching {
+		if n.Attaching || n.Alias && n.External {
 			continue
 		}
 		for i, a := range n.Addresses {

@@ -34,6 +34,7 @@ type xmlAR struct {
 	Size   int        `xml:"SIZE"`
 	Used   int        `xml:"USED_LEASES"`
 	Parent string     `xml:"PARENT_NETWORK_AR_ID"`
+	Shared string     `xml:"SHARED"`
 	Leases []xmlLease `xml:"LEASES>LEASE"`
 	Others []xmlOther `xml:",any"`
 }
@@ -118,7 +119,7 @@ func (x *xmlAR) parse() (ipam.Range, error) {
 	if x.ID == nil || *x.ID < 0 || x.Size < 0 || x.Used < 0 {
 		return ipam.Range{}, fmt.Errorf("an address range has no ID, or a negative number")
 	}
-	r := ipam.Range{ID: ipam.RangeID(*x.ID), Kind: ipam.RangeKind(x.Kind), Size: x.Size, Used: x.Used, Attributes: x.attributes()}
+	r := ipam.Range{ID: ipam.RangeID(*x.ID), Kind: ipam.RangeKind(x.Kind), Size: x.Size, Used: x.Used, Attributes: x.attributes(), Shared: isYes(x.Shared)}
 	parent, err := optionalID(x.Parent)
 	if err != nil {
 		return r, fmt.Errorf("range %d: PARENT_NETWORK_AR_ID: %w", r.ID, err)

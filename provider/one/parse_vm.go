@@ -39,6 +39,9 @@ type xmlNIC struct {
 	IP6ULA    string `xml:"IP6_ULA"`
 	Attach    string `xml:"ATTACH"`
 	Type      string `xml:"TYPE"`
+	Name      string `xml:"NAME"`
+	External  string `xml:"EXTERNAL"`
+	Filter    string `xml:"FILTER_IP_SPOOFING"`
 }
 
 type xmlHistory struct {
@@ -180,7 +183,10 @@ func (x *xmlNIC) parse() (NIC, error) {
 	if err != nil {
 		return NIC{}, fmt.Errorf("NIC %d: NETWORK_ID: %w", id, err)
 	}
-	n := NIC{ID: id, Network: x.Network, NetworkID: net, Attaching: strings.TrimSpace(x.Attach) == "YES"}
+	n := NIC{
+		ID: id, Name: x.Name, Network: x.Network, NetworkID: net, Attaching: isYes(x.Attach),
+		External: isYes(x.External), SpoofingFilter: isYes(x.Filter),
+	}
 	for _, s := range []string{x.IP, x.IP6, x.IP6Global, x.IP6ULA} {
 		a, err := parseAddr(s)
 		if err != nil {
@@ -192,6 +198,8 @@ func (x *xmlNIC) parse() (NIC, error) {
 	}
 	return n, nil
 }
+
+func isYes(s string) bool { return strings.EqualFold(strings.TrimSpace(s), "YES") }
 
 // parsePlaces reads a pool of named objects, such as clusters or zones, whose
 // documents are <pool><element><ID/><NAME/>...<TEMPLATE/>

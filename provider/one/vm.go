@@ -91,10 +91,16 @@ type VM struct {
 // NIC is a network interface, or an alias: further addresses on one.
 type NIC struct {
 	ID        int
+	Name      string // NIC0, or what the machine's template calls it
 	Alias     bool
 	Network   string
 	NetworkID int          // -1 if it is in no virtual network
 	Addresses []netip.Addr // IPv4, IPv6 static, global, ULA, in this order
-	// Attaching: the NIC is being attached, which may fail yet.
+	// Attaching: the NIC is being attached or detached, which may fail yet.
 	Attaching bool
+	// External: OpenNebula does not configure the alias in the guest.
+	External bool
+	// SpoofingFilter: the host drops what comes from it with a source that is
+	// neither its own address nor one of its aliases.
+	SpoofingFilter bool
 }

@@ -90,6 +90,9 @@ func translateAddress(a netip.Addr, v *v1alpha1.VirtualIP, endpoints slicesOf) a
 	if out.Local {
 		out.Endpoints = endpointNodes(out.Services, endpoints)
 	}
+	if g := v.Spec.Guard; g != nil {
+		out.Local, out.Endpoints = true, attachedNodes(g, out)
+	}
 	return out
 }
 
@@ -135,6 +138,19 @@ func (p picker) matching(selector string) []string {
 	slices.Sort(names)
 	p.known[selector] = names
 	return names
+}
+
+// attachedNodes are the nodes that OpenNebula lets send from the address, of
+// those that may have it otherwise.
+func attachedNodes(g *v1alpha1.Guard, a announcer.Address) []string {
+	var all []string
+	for _, c := range g.Candidates {
+		if c.State == v1alpha1.CandidateAttached && (!a.Local || slices.Contains(a.Endpoints, c.Node)) {
+			all = append(all, c.Node)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // endpointNodes are the nodes with endpoints of all the Services; if no node has
