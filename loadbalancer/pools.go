@@ -46,9 +46,10 @@ type poolSet struct {
 	placer   placer            // nil: none
 	placed   map[string]string // what placer was told last, by pool; used by Run only
 
-	mu      sync.Mutex // guards views
+	mu      sync.Mutex // guards all below
 	views   map[string]*poolView
 	invalid map[string]error
+	further map[string][]metav1.Condition // of others than us
 }
 
 func newPoolSet(c client.AddressPools, inf cache.SharedIndexInformer, a Allocator, e *events, routers []string) *poolSet {
@@ -56,7 +57,7 @@ func newPoolSet(c client.AddressPools, inf cache.SharedIndexInformer, a Allocato
 		client: c, informer: inf, ipam: a, events: e, routers: routers,
 		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
 		placed: map[string]string{},
-		views:  map[string]*poolView{}, invalid: map[string]error{},
+		views:  map[string]*poolView{}, invalid: map[string]error{}, further: map[string][]metav1.Condition{},
 	}
 }
 
@@ -280,7 +281,7 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 	}
 	st, known := p.ipam.PoolStatus(name)
 	p.mu.Lock()
-	invalid := p.invalid[name]
+	invalid, further := p.invalid[name], p.further[name]
 	p.mu.Unlock()
 	if done, err := p.finalize(ctx, pool, st); done || err != nil {
 		return err
@@ -289,6 +290,9 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 		return nil // IPAM will call again
 	}
 	next := poolStatus(pool, st, invalid)
+	for _, n := range further {
+		apimeta.SetStatusCondition(&next.Conditions, n)
+	}
 	observePool(name, st, apimeta.IsStatusConditionTrue(next.Conditions, v1alpha1.PoolReady))
 	if invalid != nil {
 		p.events.once(pool, pool.UID, corev1.EventTypeWarning, ReasonInvalidPool, invalid.Error())

@@ -25,6 +25,12 @@ func heldByNode(v *v1alpha1.VirtualIP) bool {
 	if g := v.Spec.Guard; g != nil && len(g.Candidates) > 0 {
 		return true // it is still on NICs: the hold outlives that
 	}
+	return MayAnswer(v)
+}
+
+// MayAnswer reports whether a node may still answer for an address that no
+// Service has any more.
+func MayAnswer(v *v1alpha1.VirtualIP) bool {
 	if v.Status.Holder == nil {
 		return false
 	}

@@ -68,6 +68,8 @@ type Timing struct {
 	Sweep       time.Duration // loadbalancer.Options.SweepInterval
 	Offers      time.Duration // offer.Options.Interval
 	Retry       time.Duration // loadbalancer.Options.RetryAfter
+	Replace     time.Duration // guard.Options.ReplaceAfter
+	Poll        time.Duration // guard.Options.Poll
 }
 
 // SetTiming replaces the default pace. Call it before Initialize.

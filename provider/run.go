@@ -23,6 +23,7 @@ import (
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer"
 	"github.com/onelb/onelb/loadbalancer/class"
+	"github.com/onelb/onelb/loadbalancer/guard"
 	"github.com/onelb/onelb/loadbalancer/offer"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
@@ -42,6 +43,8 @@ type parts struct {
 	balancer *loadbalancer.Controller
 	class    *class.Controller
 	offers   *offer.Controller // nil: pools are made by people only
+	guard    *guard.Controller
+	store    *virtualip.Store
 	manager  *ipam.Manager
 	routers  map[string]*router.Client
 }
@@ -121,19 +124,20 @@ func newParts(cfg *rest.Config) (*parts, func(), error) {
 // connect makes store, IPAM, router clients and load balancer. They refer to
 // each other: the callbacks are used only once everything runs.
 func (c *Cloud) connect(p *parts, id string, token uint64) error {
-	store, err := virtualip.New(virtualip.Options{
+	var err error
+	p.store, err = virtualip.New(virtualip.Options{
 		Client: p.onelb.VirtualIPs(), Informer: p.vips,
 		Announced: func(v *v1alpha1.VirtualIP) bool { return p.balancer.Announced(v) },
-		OnChange:  func() { p.balancer.VirtualIPsChanged() },
+		OnChange:  func() { p.balancer.VirtualIPsChanged(); p.guard.Notify() },
 	})
 	if err != nil {
 		return err
 	}
 	p.manager, err = ipam.New(ipam.Options{
-		Networks: c.one, Records: store, Claims: store, Inventory: c.one, ReportOrphans: c.options.Orphans == OrphansReport, Cluster: c.config.Cluster, Identity: id,
+		Networks: c.one, Records: p.store, Claims: p.store, Inventory: c.one, ReportOrphans: c.options.Orphans == OrphansReport, Cluster: c.config.Cluster, Identity: id,
 		Interval: c.timing.Compare, OrphanGrace: c.timing.OrphanGrace, Fence: c.timing.Fence, Adopt: c.timing.Adopt,
 		FormerGrace: c.timing.FormerGrace, OwnersDelay: c.timing.OwnersDelay,
-		OnStatus: func(s ipam.PoolStatus) { p.balancer.PoolStatusChanged(s) },
+		OnStatus: func(s ipam.PoolStatus) { p.balancer.PoolStatusChanged(s); p.guard.Notify() },
 		OnEvent:  func(e ipam.Event) { p.balancer.PoolEvent(e) },
 	})
 	if err != nil {
@@ -151,7 +155,7 @@ func (c *Cloud) connect(p *parts, id string, token uint64) error {
 		p.routers[r.Name], clients[r.Name] = rc, rc
 	}
 	p.balancer, err = loadbalancer.New(loadbalancer.Options{
-		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, Store: store, Allocator: p.manager,
+		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, Store: p.store, Allocator: p.manager,
 		Services:       p.shared.Core().V1().Services().Informer(),
 		Namespaces:     p.shared.Core().V1().Namespaces().Informer(),
 		Nodes:          p.shared.Core().V1().Nodes().Informer(),
@@ -175,6 +179,10 @@ func (c *Cloud) connect(p *parts, id string, token uint64) error {
 	p.class, err = class.New(class.Options{
 		Class: loadbalancer.Class, Kube: p.kube, Services: p.shared.Core().V1().Services().Informer(), Balancer: p.balancer,
 	})
+	if err != nil {
+		return err
+	}
+	p.guard, err = newGuard(c.one, p, c.timing)
 	return err
 }
 
@@ -183,6 +191,7 @@ func (c *Cloud) supervise(ctx context.Context, p *parts) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	loadbalancer.RegisterMetrics()
+	guard.RegisterMetrics()
 	var wg sync.WaitGroup
 	start := func(name string, run func(context.Context) error) {
 		wg.Go(func() {
@@ -210,6 +219,7 @@ func (c *Cloud) supervise(ctx context.Context, p *parts) error {
 	}
 	if cache.WaitForCacheSync(ctx.Done(), p.vips.HasSynced) {
 		start("IPAM", p.manager.Run) // it takes a missing record for a free address
+		start("the guard", p.guard.Run)
 	}
 	<-ctx.Done()
 	wg.Wait()

@@ -40,6 +40,7 @@ type xmlNIC struct {
 	Attach    string `xml:"ATTACH"`
 	Type      string `xml:"TYPE"`
 	Name      string `xml:"NAME"`
+	ParentNet string `xml:"PARENT_NETWORK_ID"`
 	External  string `xml:"EXTERNAL"`
 	Filter    string `xml:"FILTER_IP_SPOOFING"`
 }
@@ -183,8 +184,12 @@ func (x *xmlNIC) parse() (NIC, error) {
 	if err != nil {
 		return NIC{}, fmt.Errorf("NIC %d: NETWORK_ID: %w", id, err)
 	}
+	parent, err := optionalID(x.ParentNet)
+	if err != nil {
+		return NIC{}, fmt.Errorf("NIC %d: PARENT_NETWORK_ID: %w", id, err)
+	}
 	n := NIC{
-		ID: id, Name: x.Name, Network: x.Network, NetworkID: net, Attaching: isYes(x.Attach),
+		ParentNetworkID: parent, ID: id, Name: x.Name, Network: x.Network, NetworkID: net, Attaching: isYes(x.Attach),
 		External: isYes(x.External), SpoofingFilter: isYes(x.Filter),
 	}
 	for _, s := range []string{x.IP, x.IP6, x.IP6Global, x.IP6ULA} {

@@ -50,6 +50,12 @@ func VMStates() []VMState {
 	}
 }
 
+// The states of an ACTIVE machine that matter here.
+const (
+	LCMRunning LCMState = 3  // only now it takes a hotplug
+	LCMUnknown LCMState = 16 // its host does not answer
+)
+
 // String is OpenNebula's name of the state.
 func (s LCMState) String() string {
 	if name := gocavm.LCMState(s).String(); name != "" {
@@ -94,8 +100,10 @@ type NIC struct {
 	Name      string // NIC0, or what the machine's template calls it
 	Alias     bool
 	Network   string
-	NetworkID int          // -1 if it is in no virtual network
-	Addresses []netip.Addr // IPv4, IPv6 static, global, ULA, in this order
+	NetworkID int // -1 if it is in no virtual network
+	// ParentNetworkID is the network that this one is a reservation of, or -1.
+	ParentNetworkID int
+	Addresses       []netip.Addr // IPv4, IPv6 static, global, ULA, in this order
 	// Attaching: the NIC is being attached or detached, which may fail yet.
 	Attaching bool
 	// External: OpenNebula does not configure the alias in the guest.

@@ -1,0 +1,53 @@
+package loadbalancer
+
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/guard"
+)
+
+// GuardPools lists the L2 pools for package guard, sorted by name. False: they
+// are not known yet. A pool whose object was removed by force is listed while
+// guarded addresses of it are left.
+func (c *Controller) GuardPools() ([]guard.Pool, bool) {
+	if !c.o.Pools.HasSynced() || !c.o.Store.HasSynced() {
+		return nil, false
+	}
+	var out []guard.Pool
+	for _, obj := range c.o.Pools.GetStore().List() {
+		pool, ok := obj.(*v1alpha1.AddressPool)
+		if ok && pool.Spec.Exposure == v1alpha1.ExposureL2 {
+			out = append(out, c.guardPool(pool.Name, pool))
+		}
+	}
+	for _, v := range c.o.Store.Objects(func(v *v1alpha1.VirtualIP) bool { return v.Spec.Guard != nil }) {
+		if !slices.ContainsFunc(out, func(p guard.Pool) bool { return p.Name == v.Spec.Pool }) {
+			out = append(out, c.guardPool(v.Spec.Pool, nil))
+		}
+	}
+	slices.SortFunc(out, func(a, b guard.Pool) int { return compareStrings(a.Name, b.Name) })
+	return out, true
+}
+
+func (c *Controller) guardPool(name string, pool *v1alpha1.AddressPool) guard.Pool {
+	p := guard.Pool{Name: name, Network: int(ipam.NoNetwork), Reservation: int(ipam.NoNetwork), Guarded: true}
+	if pool != nil {
+		p.Guarded, p.Generation, p.Conditions = guarded(pool), pool.Generation, pool.Status.Conditions
+	}
+	if st, ok := c.o.Allocator.PoolStatus(name); ok {
+		p.Network, p.Reservation, p.Filtered = int(st.NetworkID), int(st.ReservationID), st.SpoofingFilter
+	}
+	return p
+}
+
+// SetPoolConditions takes conditions of a pool that somebody else knows about.
+func (c *Controller) SetPoolConditions(pool string, conditions []metav1.Condition) {
+	c.pools.mu.Lock()
+	c.pools.further[pool] = conditions
+	c.pools.mu.Unlock()
+	c.pools.statusChanged(pool)
+}
