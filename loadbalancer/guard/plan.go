@@ -100,7 +100,7 @@ func (p planner) fill(s subject, list []v1alpha1.Candidate) []v1alpha1.Candidate
 		best, found := node{}, false
 		for _, n := range p.nodes {
 			used := slices.ContainsFunc(list, func(c v1alpha1.Candidate) bool {
-				return c.Node == n.name && (c.State != v1alpha1.CandidateDetaching || int(c.Machine) != n.machine)
+				return c.Node == n.name && c.State != v1alpha1.CandidateDetaching
 			})
 			if n.ready && !used && (!found || p.before(s, n, best)) {
 				best, found = n, true
