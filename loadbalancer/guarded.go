@@ -37,6 +37,11 @@ func (c *Controller) guardPool(name string, pool *v1alpha1.AddressPool) guard.Po
 	p := guard.Pool{Name: name, Network: int(ipam.NoNetwork), Reservation: int(ipam.NoNetwork), Guarded: true}
 	if pool != nil {
 		p.Guarded, p.Generation, p.Conditions = guarded(pool), pool.Generation, pool.Status.Conditions
+		if l2 := pool.Spec.L2; l2 != nil && l2.NodeSelector != nil {
+			if s, err := metav1.LabelSelectorAsSelector(l2.NodeSelector); err == nil {
+				p.Selector = s
+			}
+		}
 	}
 	if st, ok := c.o.Allocator.PoolStatus(name); ok {
 		p.Network, p.Reservation, p.Filtered = int(st.NetworkID), int(st.ReservationID), st.SpoofingFilter

@@ -3,11 +3,13 @@ package guard
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -21,6 +23,8 @@ type Pool struct {
 	Guarded bool
 	// Network and Reservation are OpenNebula's IDs; -1 while unknown.
 	Network, Reservation int
+	// Selector of the nodes that may hold the addresses; nil: all.
+	Selector labels.Selector
 	// Filtered: NICs that are attached to the network get the filter.
 	Filtered bool
 	// Conditions are those that the pool has now.
@@ -114,7 +118,7 @@ func New(o Options) (*Controller, error) {
 func (c *Controller) nodeChanged(a, b any) {
 	was, ok1 := a.(*corev1.Node)
 	is, ok2 := b.(*corev1.Node)
-	if ok1 && ok2 && c.usable(was) == c.usable(is) && was.Spec.ProviderID == is.Spec.ProviderID {
+	if ok1 && ok2 && c.usable(was) == c.usable(is) && was.Spec.ProviderID == is.Spec.ProviderID && maps.Equal(was.Labels, is.Labels) {
 		return
 	}
 	c.Notify()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 )
@@ -30,6 +31,7 @@ type member struct {
 	able    bool // node and machine are as they should be
 	lately  bool // they were until a short while ago
 	failing bool // hotplugs fail there
+	labels  labels.Set
 }
 
 // world joins nodes and machines. A node whose object is gone stays for a while
@@ -43,7 +45,7 @@ func (c *Controller) world(pools []Pool, vips []*v1alpha1.VirtualIP) *world {
 		if !ok {
 			continue
 		}
-		m := member{name: n.Name, id: -1}
+		m := member{name: n.Name, id: -1, labels: n.Labels}
 		if id, ok := c.o.MachineOf(n); ok {
 			m.id, m.machine = id, c.machine(id)
 		}
@@ -102,6 +104,9 @@ func (w *world) nodesOf(p Pool) []node {
 			n.counts = m.lately && carries
 		} else {
 			n.counts = m.lately && m.id >= 0
+		}
+		if p.Selector != nil && m.labels != nil && !p.Selector.Matches(m.labels) {
+			n.ready, n.counts = false, false
 		}
 		out = append(out, n)
 	}

@@ -28,6 +28,9 @@ func TestTranslate(t *testing.T) {
 	vips := []*v1alpha1.VirtualIP{
 		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.9", Role: v1alpha1.RoleRouter, Services: services}},
 		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.10", Role: v1alpha1.RoleL2, NodeSelector: "a b"}},
+		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.11", Role: v1alpha1.RoleL2, Guard: &v1alpha1.Guard{Candidates: []v1alpha1.Candidate{
+			{Node: "n9", Machine: 9, State: v1alpha1.CandidateAttached}, {Node: "n1", Machine: 1, State: v1alpha1.CandidateAttached},
+			{Node: "n2", Machine: 2, State: v1alpha1.CandidateAttaching}, {Node: "n3", Machine: 3, State: v1alpha1.CandidateDetaching}}}}},
 		{Spec: v1alpha1.VirtualIPSpec{Address: "nonsense", Role: v1alpha1.RoleL2}},
 		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.8", Role: v1alpha1.RoleL2, Services: services,
 			TrafficPolicy: v1alpha1.TrafficPolicyLocal}},
@@ -72,6 +75,7 @@ func TestTranslate(t *testing.T) {
 			{Address: netip.MustParseAddr("203.0.113.8"), Local: true, Endpoints: []string{"n3"},
 				Services: []announcer.Service{{Namespace: "d", Name: "a", UID: "1"}, {Namespace: "d", Name: "b", UID: "2"}}},
 			{Address: netip.MustParseAddr("203.0.113.10"), Selected: true}, // it cannot be read
+			{Address: netip.MustParseAddr("203.0.113.11"), Local: true, Endpoints: []string{"n1", "n9"}},
 		},
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {
