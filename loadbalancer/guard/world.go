@@ -49,6 +49,9 @@ func (c *Controller) world(pools []Pool, vips []*v1alpha1.VirtualIP) *world {
 		if id, ok := c.o.MachineOf(n); ok {
 			m.id, m.machine = id, c.machine(id)
 		}
+		if m.labels == nil {
+			m.labels = labels.Set{} // nil is for nodes that are gone
+		}
 		seen[n.Name] = true
 		m.able = c.usable(n) && m.machine != nil && m.machine.Alive && !m.machine.Gone
 		m.lately = m.able || c.missedFor(n.Name) < c.o.ReplaceAfter
