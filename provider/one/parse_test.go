@@ -153,14 +153,14 @@ func TestParseVM(t *testing.T) {
 		t.Error(diff)
 	}
 	wantNICs := []NIC{
-		{ID: 0, Network: "private", NetworkID: 0, Addresses: []netip.Addr{addr("172.20.0.100")}},
-		{ID: 1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.209")}},
-		{ID: 2, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.218")}},
-		{ID: 3, Alias: true, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.210")}},
-		{ID: 4, Alias: true, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.217")}},
-		{ID: 5, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("2001:db8:12:2::15")}},
-		{ID: 6, Network: "v6", NetworkID: 3, Addresses: []netip.Addr{addr("10.13.0.10"), addr("2001:db8:13::10")}},
-		{ID: 7, Network: "ether", NetworkID: 2},
+		{ID: 0, Name: "NIC0", ParentNetworkID: -1, Network: "private", NetworkID: 0, Addresses: []netip.Addr{addr("172.20.0.100")}},
+		{ID: 1, Name: "NIC1", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.209")}},
+		{ID: 2, Name: "NIC2", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.218")}},
+		{ID: 3, Name: "NIC0_ALIAS3", ParentNetworkID: -1, Alias: true, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.210")}},
+		{ID: 4, Name: "NIC0_ALIAS4", ParentNetworkID: -1, Alias: true, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.217")}},
+		{ID: 5, Name: "NIC5", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("2001:db8:12:2::15")}},
+		{ID: 6, Name: "NIC6", ParentNetworkID: -1, Network: "v6", NetworkID: 3, Addresses: []netip.Addr{addr("10.13.0.10"), addr("2001:db8:13::10")}},
+		{ID: 7, Name: "NIC7", ParentNetworkID: -1, Network: "ether", NetworkID: 2},
 	}
 	if diff := cmp.Diff(wantNICs, nics, compareAddrs); diff != "" {
 		t.Error(diff)
@@ -203,8 +203,8 @@ func TestParseVMVariants(t *testing.T) {
 		<HISTORY_RECORDS><HISTORY><SEQ>1</SEQ><HOSTNAME>new</HOSTNAME><CID>101</CID></HISTORY>
 		<HISTORY><SEQ>0</SEQ><HOSTNAME>old</HOSTNAME><CID>100</CID></HISTORY></HISTORY_RECORDS></VM>`))
 	want := []NIC{
-		{ID: 1, NetworkID: -1, Addresses: []netip.Addr{addr("10.0.0.1"), addr("2001:db8::1"), addr("fd00::1")}},
-		{ID: 2, NetworkID: -1, Addresses: []netip.Addr{addr("10.0.0.2")}},
+		{ID: 1, NetworkID: -1, ParentNetworkID: -1, Addresses: []netip.Addr{addr("10.0.0.1"), addr("2001:db8::1"), addr("fd00::1")}},
+		{ID: 2, NetworkID: -1, ParentNetworkID: -1, Addresses: []netip.Addr{addr("10.0.0.2")}},
 	}
 	if diff := cmp.Diff(want, vm.NICs, compareAddrs); diff != "" || err != nil || vm.Host != "new" || vm.ClusterID != 101 {
 		t.Error(diff, err, vm)

@@ -66,7 +66,18 @@ func TestLeastRights(t *testing.T) {
 	}
 	ok("Token", second(c.Token(ctx)))
 
+	// The machine is on hold and takes no NICs; the right is checked before that.
+	if err := c.AttachAlias(ctx, vm, int(parent), "NIC0", a); err != nil && !errors.Is(err, ipam.ErrNotReady) {
+		t.Errorf("AttachAlias: %v", err)
+	}
+	if err := c.DetachNIC(ctx, vm, 77); err != nil && !errors.Is(err, ipam.ErrNotReady) && !errors.Is(err, ipam.ErrNotFound) {
+		t.Errorf("DetachNIC: %v", err)
+	}
+
 	t.Log("and what it must not")
+	if err := c.AttachAlias(ctx, stranger, int(parent), "NIC0", a); !errors.Is(err, ipam.ErrDenied) {
+		t.Errorf("an alias of another VM: %v", err)
+	}
 	if _, err := c.VM(ctx, stranger); !errors.Is(err, ipam.ErrDenied) {
 		t.Errorf("another VM: %v", err)
 	}
