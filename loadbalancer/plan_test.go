@@ -143,3 +143,15 @@ func TestCheckPorts(t *testing.T) {
 		t.Errorf("forward VIP needs no NodePorts: %v", err)
 	}
 }
+
+func TestGuardedPoolsRefuseLocal(t *testing.T) {
+	svc := &corev1.Service{Spec: corev1.ServiceSpec{ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal}}
+	p := &poolView{Name: "p", Exposure: v1alpha1.ExposureL2, Guarded: true}
+	if err := checkServable(svc, p); !errors.Is(err, errRefused) {
+		t.Errorf("Local in a guarded pool: %v, want a refusal", err)
+	}
+	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
+	if err := checkServable(svc, p); err != nil {
+		t.Errorf("Cluster: %v", err)
+	}
+}
