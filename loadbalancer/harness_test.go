@@ -130,6 +130,21 @@ func (h *harness) eventually(what string, ok func() bool) {
 	h.t.Fatalf("never: %s (calls: %v)", what, h.calls.list())
 }
 
+// quiet returns when nothing has been written for a while.
+func (h *harness) quiet() {
+	h.t.Helper()
+	n := -1
+	h.eventually("nobody writes any more", func() bool {
+		was := n
+		n = len(h.kube.Actions()) + len(h.onelb.Actions())
+		if n == was {
+			return true
+		}
+		time.Sleep(200 * time.Millisecond)
+		return false
+	})
+}
+
 func (h *harness) service(name string) *corev1.Service {
 	h.t.Helper()
 	s, err := h.kube.CoreV1().Services("ns").Get(h.t.Context(), name, metav1.GetOptions{})

@@ -39,7 +39,7 @@ func TestBadPools(t *testing.T) {
 		{"ambiguous", "network: {name: twin}, exposure: L2", "NetworkAmbiguous", []string{`"twin"`, "owner", "ID"}},
 		{
 			"theirs", "network: {name: private}, ranges: [{start: 10.20.0.184, end: 10.20.0.185}], exposure: L2", "ForeignReservation",
-			[]string{"lab-theirs", "other-uid", "cloud-config", ipam.AttributeClusterUID},
+			[]string{"lab-theirs", "other-uid", "cloud-config", "onelbctl adopt"},
 		},
 		{
 			"empty", "network: {name: private}, ranges: [{start: 10.20.0.11, end: 10.20.0.12}], exposure: L2", "NoFreeAddresses",

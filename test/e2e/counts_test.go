@@ -82,7 +82,9 @@ func (w *world) countIn(r v1alpha1.AddressRange, vips []v1alpha1.VirtualIP) (c v
 	}
 	used := map[netip.Addr]bool{}
 	for _, v := range vips {
-		used[mustAddr(v.Spec.Address)] = true
+		if v.Spec.Pool == "lan" { // others may just be giving addresses of this range back
+			used[mustAddr(v.Spec.Address)] = true
+		}
 	}
 	for a := mustAddr(r.Start); !mustAddr(r.End).Less(a); a = a.Next() {
 		ours := users[a] == fmt.Sprintf("VNET %d", child.ID)

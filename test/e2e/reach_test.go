@@ -14,7 +14,7 @@ import (
 	"github.com/onelb/onelb/test/lab"
 )
 
-// TestWrongCredentials takes OpenNebula's password from the cloud-controller-manager.
+// TestWrongCredentials changes the password in OpenNebula, and then in the file.
 func TestWrongCredentials(t *testing.T) {
 	w := newWorld(t)
 	write := func(text string) {
@@ -22,24 +22,23 @@ func TestWrongCredentials(t *testing.T) {
 		w.must(os.WriteFile(tmp, []byte(text), 0o600))
 		w.must(os.Rename(tmp, w.Credentials()))
 	}
-	const wrong = "Pa55-of-nobody"
-	right := lab.OneUser + ":" + lab.OnePassword + "\n"
-	t.Cleanup(func() { write(right) })
 	w.serve(web, "known", "lan")
-
-	write(lab.OneUser + ":" + wrong + "\n")
+	const rotated = "Pa55-of-tomorrow"
+	w.must(w.OneSim().SetPassword(lab.OneUser, rotated))
+	t.Cleanup(func() {
+		w.must(w.OneSim().SetPassword(lab.OneUser, lab.OnePassword))
+		write(lab.OneUser + ":" + lab.OnePassword + "\n")
+	})
 	w.withoutOpenNebula("wrong", "Unauthenticated", "user and password")
-	if log, err := w.CCM().Log(); err != nil {
-		t.Fatal(err)
-	} else {
-		for _, secret := range []string{lab.OnePassword, wrong} {
-			if strings.Contains(log, secret) {
-				t.Errorf("the log has the password %q", secret)
-			}
+	write(lab.OneUser + ":" + rotated + "\n")
+	w.withOpenNebula("wrong", "known")
+	log, err := w.CCM().Log()
+	w.must(err)
+	for _, secret := range []string{lab.OnePassword, rotated} {
+		if strings.Contains(log, secret) {
+			t.Errorf("the log has the password %q", secret)
 		}
 	}
-	write(right)
-	w.withOpenNebula("wrong", "known")
 }
 
 // TestUnreachable stops OpenNebula's front-end.

@@ -43,6 +43,18 @@ func (s *Sim) AddUser(name, password, group string) (int, error) {
 	return s.newUser(name, password, "core", []int{gid}).id, nil
 }
 
+// SetPassword changes a user's password and ends his tokens, as one.user.passwd does.
+func (s *Sim) SetPassword(name, password string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, err := s.owner(name)
+	if err != nil {
+		return err
+	}
+	u.passwordHash, u.tokens = hashPassword(password), nil
+	return nil
+}
+
 // AddHost makes a host with dummy drivers.
 func (s *Sim) AddHost(name string) (int, error) {
 	s.mu.Lock()

@@ -4,7 +4,6 @@ package trouble
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -124,12 +123,6 @@ func (w world) sit(ctx context.Context) {
 	defer stop()
 	_, _ = conn.Read(make([]byte, 1))
 	_ = conn.Close()
-}
-
-// credentials replaces the password file, as kubelet does.
-func (w world) credentials(text string) error {
-	tmp := w.Credentials() + ".new"
-	return errors.Join(os.WriteFile(tmp, []byte(text), 0o600), os.Rename(tmp, w.Credentials()))
 }
 
 // oneHolder reports whether exactly one node has the address.

@@ -54,8 +54,8 @@ var troubles = []trouble{
 	{
 		name: "wrong credentials", lasts: 5 * time.Second, reason: "Unauthenticated", words: []string{"check user and password"},
 		begin: func(w world) func() error {
-			w.Must(w.credentials(lab.OneUser + ":wrong\n"))
-			return func() error { return w.credentials(lab.OneUser + ":" + lab.OnePassword + "\n") }
+			w.Must(w.OneSim().SetPassword(lab.OneUser, "another"))
+			return func() error { return w.OneSim().SetPassword(lab.OneUser, lab.OnePassword) }
 		},
 	},
 	{
