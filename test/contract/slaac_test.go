@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/onelb/onelb/ipam"
@@ -191,6 +192,27 @@ func TestSameMACs(t *testing.T) {
 	if err := errors.Join(c.Hold(t.Context(), net, a), c.Release(t.Context(), net, b)); err != nil {
 		t.Fatal(err)
 	}
+	if got := held(w.get(c, net)); !slices.Equal(got, []netip.Addr{a}) {
+		t.Errorf("on hold: %v", got)
+	}
+}
+
+// TestPrefixIsCleared is why the client sends a range's prefixes along with other
+// attributes: what one.vn.update_ar does not get is gone, and the range's IPv6
+// addresses with it, also those on hold.
+func TestPrefixIsCleared(t *testing.T) {
+	w := newWorld(t, onesim.Options{})
+	net, c := slaacNetwork(w), w.client("")
+	a := w.get(c, net).Ranges[0].First6
+	if err := c.Hold(t.Context(), net, a); err != nil {
+		t.Fatal(err)
+	}
+	w.admin.must(t, "one.vn.update_ar", int(net), `AR=[AR_ID="0",RACK="7"]`)
+	r := w.get(c, net).Ranges[0]
+	if r.First6.IsValid() || !strings.Contains(r.NoIPv6, "GLOBAL_PREFIX") || r.Used != 1 || len(r.Leases) != 0 {
+		t.Errorf("%+v", r)
+	}
+	w.admin.must(t, "one.vn.update_ar", int(net), `AR=[AR_ID="0",GLOBAL_PREFIX="2001:db8:258::"]`)
 	if got := held(w.get(c, net)); !slices.Equal(got, []netip.Addr{a}) {
 		t.Errorf("on hold: %v", got)
 	}
