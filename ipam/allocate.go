@@ -139,7 +139,7 @@ func (p *pool) takeAny(r Request) (*half, error) {
 	if p.parent != nil && !offers(*p.parent, p.spec.limits(), f) && p.index.nfree[f.index()] == 0 {
 		why := ""
 		if f == IPv6 {
-			why = unsupported(*p.parent)
+			why = lackingIPv6(*p.parent)
 		}
 		return nil, fmt.Errorf("%s has no %s addresses that the pool may give%s: %w", p.parentName(), f, why, ErrNoSpace)
 	}

@@ -328,12 +328,25 @@ func checkRanges(n Network, spec PoolSpec) error {
 func unsupported(n Network) string {
 	text := ""
 	for _, r := range n.Ranges {
-		switch {
-		case r.Kind == RangeEther:
+		if r.Kind == RangeEther {
 			text += fmt.Sprintf("; range %d (%s) has MAC addresses only: add one of another type", r.ID, r.Kind)
-		case r.NoIPv6 != "":
-			text += fmt.Sprintf("; range %d (%s) gives no IPv6 addresses: %s", r.ID, r.Kind, r.NoIPv6)
 		}
+	}
+	return text + lackingIPv6(n)
+}
+
+// lackingIPv6 names the ranges of a network that have no IPv6 addresses although
+// their type has, and why.
+func lackingIPv6(n Network) string {
+	text, named := "", 0
+	for _, r := range n.Ranges {
+		if r.NoIPv6 == "" {
+			continue
+		}
+		if named++; named > namedAtMost {
+			return text + "; ..."
+		}
+		text += fmt.Sprintf("; range %d (%s) gives no IPv6 addresses: %s", r.ID, r.Kind, r.NoIPv6)
 	}
 	return text
 }

@@ -34,11 +34,19 @@ func TestNoIPv6(t *testing.T) {
 				p := start(t, c, newStore(), nil)
 				defer p.stop()
 				p.SetPools([]PoolSpec{spec})
-				p.mustBeReady("p")
+				const why = "range 0 (IP4_6) gives no IPv6 addresses: it has no prefix"
+				if s := p.mustBeReady("p"); !strings.HasSuffix(s.Message, why) || s.IPv6.Total != 0 {
+					t.Errorf("%+v", s)
+				}
 				p.mustAllocate("p", IPv4)
 				err := p.allocateErr(Request{Pool: "p", Family: IPv6})
-				if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "range 0 (IP4_6) gives no IPv6 addresses: it has no prefix") {
+				if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), why) {
 					t.Error(err)
+				}
+				spec.Ranges, spec.Generation = []AddressRange{{addr("10.0.0.1"), addr("10.0.0.9")}}, 2
+				p.SetPools([]PoolSpec{spec})
+				if s := p.mustBeReady("p"); strings.Contains(s.Message, "IPv6") {
+					t.Errorf("it need not give any: %s", s.Message)
 				}
 			})
 		})
