@@ -44,7 +44,7 @@ func familyOf(a netip.Addr) Family {
 	return IPv6
 }
 
-// first returns the first static address of a family in a range; invalid if
+// first returns the first address of a family in a range; invalid if
 // the range has none.
 func (r Range) first(f Family) netip.Addr {
 	if f == IPv4 {

@@ -137,7 +137,11 @@ func (p *pool) takeAny(r Request) (*half, error) {
 		return h, nil
 	}
 	if p.parent != nil && !offers(*p.parent, p.spec.limits(), f) && p.index.nfree[f.index()] == 0 {
-		return nil, fmt.Errorf("%s has no static %s addresses that the pool may give: %w", p.parentName(), f, ErrNoSpace)
+		why := ""
+		if f == IPv6 {
+			why = lackingIPv6(*p.parent)
+		}
+		return nil, fmt.Errorf("%s has no %s addresses that the pool may give%s: %w", p.parentName(), f, why, ErrNoSpace)
 	}
 	if err := p.verdicts[f.index()].current(); err != nil {
 		if !p.unserved[f.index()] { // the verdict may be from before anybody asked

@@ -158,9 +158,10 @@ func usableDirect(n Network, spec PoolSpec, leaving bool) error {
 	}
 	size := 0
 	for _, r := range n.Ranges {
-		if r.First4.IsValid() || r.First6.IsValid() {
-			size += r.Size
+		if !r.First4.IsValid() && !r.First6.IsValid() {
+			continue
 		}
+		size += r.Size
 		if r.hidden() > 0 {
 			return fmt.Errorf("range %d of network %q (%d) has leases that our user cannot see; without a reservation it needs USE and MANAGE on the network: %w",
 				r.ID, n.Name, n.ID, ErrDenied)
@@ -319,17 +320,33 @@ func checkRanges(n Network, spec PoolSpec) error {
 	if offers(n, l, IPv4) || offers(n, l, IPv6) {
 		return nil
 	}
-	return fmt.Errorf("network %q (%d) has no static addresses%s%s%s: %w", n.Name, n.ID, inLimits(l), spec.inShared(), unsupported(n), ErrUnusable)
+	return fmt.Errorf("network %q (%d) has no addresses%s%s%s: %w", n.Name, n.ID, inLimits(l), spec.inShared(), unsupported(n), ErrUnusable)
 }
 
-// unsupported names the ranges of a network whose addresses are made from MAC
-// addresses: nobody can hold such an address by itself.
+// unsupported names the ranges of a network that have no addresses for a pool,
+// or lack those of one family, and why.
 func unsupported(n Network) string {
 	text := ""
 	for _, r := range n.Ranges {
-		if r.Kind == RangeIP6SLAAC || r.Kind == RangeEther {
-			text += fmt.Sprintf("; range %d (%s) has none, its addresses follow the MAC of a NIC: add one of type IP6_STATIC or IP4", r.ID, r.Kind)
+		if r.Kind == RangeEther {
+			text += fmt.Sprintf("; range %d (%s) has MAC addresses only: add one of another type", r.ID, r.Kind)
 		}
+	}
+	return text + lackingIPv6(n)
+}
+
+// lackingIPv6 names the ranges of a network that have no IPv6 addresses although
+// their type has, and why.
+func lackingIPv6(n Network) string {
+	text, named := "", 0
+	for _, r := range n.Ranges {
+		if r.NoIPv6 == "" {
+			continue
+		}
+		if named++; named > namedAtMost {
+			return text + "; ..."
+		}
+		text += fmt.Sprintf("; range %d (%s) gives no IPv6 addresses: %s", r.ID, r.Kind, r.NoIPv6)
 	}
 	return text
 }

@@ -335,7 +335,8 @@ func TestDirectRefused(t *testing.T) {
 	}{
 		"no MANAGE": {[]Range{range4("10.0.0.1", 9)}, true, "10.0.0.3", []string{"USE and MANAGE", "range 0"}, ErrDenied},
 		"too large": {[]Range{range4("10.0.0.1", 1<<20)}, false, "", []string{"1048576", "spec.reservation"}, ErrUnusable},
-		"SLAAC":     {[]Range{{Kind: RangeIP6SLAAC, Size: 9}}, false, "", []string{"range 0 (IP6)", "MAC"}, ErrUnusable},
+		"no prefix": {[]Range{{Kind: RangeIP6SLAAC, Size: 9, NoIPv6: "it has no prefix"}}, false, "", []string{"range 0 (IP6)", "it has no prefix"}, ErrUnusable},
+		"ETHER":     {[]Range{{Kind: RangeEther, Size: 9}}, false, "", []string{"range 0 (ETHER)", "MAC"}, ErrUnusable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -168,6 +168,26 @@ func (k *keeper) reportOrphan(ctx context.Context, a netip.Addr) {
 	k.toldOrphan[a] = true
 	k.count(func(c *Counters) { c.OrphansReported++ })
 	klog.FromContext(ctx).Info("Found a hold without record", "address", a)
-	k.event(EventWarning, EventOrphanFound, a, "%s is on hold in our reservation %d but given to nobody; it is left alone, as --orphans=report says; to end it: onevnet release %d %s",
-		a, k.reservationID(), k.reservationID(), a)
+	k.event(EventWarning, EventOrphanFound, a, "%s is on hold in our reservation %d but given to nobody; it is left alone, as --orphans=report says; to end it: %s",
+		a, k.reservationID(), k.byHand(k.reservationID(), a))
+}
+
+// byHand is the command with which a person ends the hold of an address. OpenNebula
+// finds an address that it makes of a MAC by that only, or by the IPv4 address of
+// the pair, and calls the release of anything else a success.
+func (k *keeper) byHand(id NetworkID, a netip.Addr) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h := k.index.byAddr[a]
+	for _, s := range k.index.spans {
+		if _, inside := position(s.First6, s.Size, a); !inside || h == nil || s.Kind != RangeIP6SLAAC && s.Kind != RangeIP4SLAAC {
+			continue
+		}
+		if pair := h.slot.halves[IPv4.index()]; pair != nil {
+			a = pair.addr
+			break
+		}
+		return fmt.Sprintf("onevnet release %d MAC, with the MAC address of the lease that has %s", id, a)
+	}
+	return fmt.Sprintf("onevnet release %d %s", id, a)
 }

@@ -100,6 +100,9 @@ func (n *fakeNet) snapshot(user string, nets map[NetworkID]*fakeNet) Network {
 			if user != "oneadmin" && n.Owner != user && !n.managed && !mine(r.use[i], user, nets) {
 				continue
 			}
+			if !r.First4.IsValid() && !r.First6.IsValid() {
+				continue // a MAC address
+			}
 			if r.First4.IsValid() {
 				l.IP4 = advance(r.First4, i)
 			}

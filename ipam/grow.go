@@ -30,7 +30,7 @@ const (
 func (k *keeper) makeReservation(ctx context.Context) (Network, error) {
 	start := time.Now()
 	var id NetworkID
-	err := fmt.Errorf("no static addresses: %w", ErrUnusable)
+	err := fmt.Errorf("no addresses: %w", ErrUnusable)
 	for _, f := range families {
 		if !k.has(f) {
 			continue

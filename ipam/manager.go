@@ -205,7 +205,7 @@ func (m *Manager) Statuses() []PoolStatus {
 }
 
 // Offers reports whether the address is one that the pool could give, used or
-// not: in a static range of its network and within its limits. False while the
+// not: in a range of its network and within its limits. False while the
 // network is not known.
 func (m *Manager) Offers(name string, a netip.Addr) bool {
 	p, ok := m.pool(name)

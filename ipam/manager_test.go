@@ -304,7 +304,7 @@ func TestNotReady(t *testing.T) {
 			c.network("public", range4("10.0.0.1", 4))
 			c.network("public", range4("10.0.1.1", 4))
 		}, nil, ReasonNetworkAmbiguous, ErrAmbiguous},
-		{"no static range", func(c *cloud) { c.network("public", Range{Kind: RangeEther, Size: 10}) }, nil, ReasonNetworkUnusable, ErrUnusable},
+		{"no range of addresses", func(c *cloud) { c.network("public", Range{Kind: RangeEther, Size: 10}) }, nil, ReasonNetworkUnusable, ErrUnusable},
 		{"nothing in the limits", func(c *cloud) { c.network("public", range4("10.0.0.1", 4)) }, func(s *PoolSpec) {
 			s.Ranges = []AddressRange{{addr("10.9.0.1"), addr("10.9.0.9")}}
 		}, ReasonNetworkUnusable, ErrUnusable},

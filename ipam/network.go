@@ -19,15 +19,15 @@ const NoNetwork NetworkID = -1
 // RangeKind is the type of an address range in OpenNebula.
 type RangeKind string
 
-// The kinds of address ranges. Only those with static addresses can give
-// addresses to a pool: a SLAAC address is bound to a MAC and cannot be held.
+// The kinds of address ranges. OpenNebula makes SLAAC addresses of a prefix and
+// the MAC address of the lease: consecutive MACs, consecutive addresses.
 const (
 	RangeIP4       RangeKind = "IP4"
-	RangeIP4SLAAC  RangeKind = "IP4_6"        // IPv4 usable, IPv6 by SLAAC
+	RangeIP4SLAAC  RangeKind = "IP4_6"        // pairs, if the range has a prefix
 	RangeIP4IP6    RangeKind = "IP4_6_STATIC" // pairs: holding one half holds both
 	RangeIP6       RangeKind = "IP6_STATIC"
 	RangeIP6SLAAC  RangeKind = "IP6"
-	RangeEther     RangeKind = "ETHER"
+	RangeEther     RangeKind = "ETHER" // MAC addresses, and nothing for a pool
 	RangeUndefined RangeKind = ""
 )
 
@@ -54,17 +54,20 @@ const attributeFilter = "FILTER_IP_SPOOFING"
 func (n Network) filtered() bool { return strings.EqualFold(n.Attributes[attributeFilter], "YES") }
 
 // Range is one address range: Size consecutive addresses from First4, First6 or
-// both (kind IP4_6_STATIC: the n-th IPv4 and the n-th IPv6 address are a pair).
+// both (then the n-th IPv4 and the n-th IPv6 address are a pair).
 type Range struct {
 	ID     RangeID
 	Kind   RangeKind
-	First4 netip.Addr // invalid unless the kind has static IPv4 addresses
-	First6 netip.Addr // invalid unless the kind has static IPv6 addresses
+	First4 netip.Addr // invalid unless the range has IPv4 addresses
+	First6 netip.Addr // invalid unless the range has IPv6 addresses
 	Size   int
 	// Shared: any number of VMs may have one address of the range, also while it
 	// is on hold. OpenNebula chooses none of its addresses by itself: Reserve
 	// needs First.
 	Shared bool
+	// NoIPv6 says why a range has no First6 although its kind has IPv6
+	// addresses; else empty.
+	NoIPv6 string
 	// ParentRange is the range of the parent network that a reservation's range
 	// was cut from; -1 in a network that is no reservation.
 	ParentRange RangeID
@@ -150,7 +153,8 @@ type Networks interface {
 	// all others as they are.
 	Annotate(ctx context.Context, id NetworkID, attributes map[string]string) error
 	// AnnotateRange sets the Attributes of one range, all of them: what is left
-	// out is dropped. ErrNotFound if there is no such range.
+	// out is dropped, but for prefixes that its addresses are made of.
+	// ErrNotFound if there is no such range.
 	AnnotateRange(ctx context.Context, id NetworkID, r RangeID, attributes map[string]string) error
 	// Hold puts one address on hold. ErrInUse: OpenNebula refuses, since the
 	// address is in use, held already or not in the network: only Get tells

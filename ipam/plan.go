@@ -120,7 +120,7 @@ func countFree(n Network, l limits, f Family) int {
 	return total
 }
 
-// offers reports whether the network has a static address of the family that
+// offers reports whether the network has an address of the family that
 // the pool may give, used or not.
 func offers(n Network, l limits, f Family) bool {
 	for _, r := range n.Ranges {
@@ -135,7 +135,7 @@ func offers(n Network, l limits, f Family) bool {
 	return false
 }
 
-// rangeWith returns the range of the network that has the static address.
+// rangeWith returns the range of the network that has the address.
 func rangeWith(n Network, a netip.Addr) (Range, bool) {
 	for _, r := range n.Ranges {
 		if _, ok := position(r.first(familyOf(a)), r.Size, a); ok {

@@ -22,7 +22,7 @@ type PoolSpec struct {
 	Network NetworkQuery
 	// Direct: no reservation is made, addresses are put on hold in Network itself.
 	Direct bool
-	// Ranges limits the pool; empty: all static addresses of the network.
+	// Ranges limits the pool; empty: all addresses of the network.
 	Ranges []AddressRange
 	// AvoidEdges leaves out IPv4 addresses that end in .0 or .255. Those
 	// that are reserved already are not given; those that have a record keep it.

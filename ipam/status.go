@@ -3,6 +3,7 @@ package ipam
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -170,9 +171,19 @@ func (p *pool) message() string {
 		return fmt.Sprintf("the pool gives no new addresses, as spec.draining says; %d are still in use", p.used[0]+p.used[1])
 	}
 	if p.spec.Direct {
-		return fmt.Sprintf("addresses are put on hold in %s itself%s", p.parentName(), p.asideText())
+		return fmt.Sprintf("addresses are put on hold in %s itself%s%s", p.parentName(), p.asideText(), p.lackText())
 	}
-	return fmt.Sprintf("addresses are reserved in network %d (%s)", p.reservation, p.reservationName())
+	return fmt.Sprintf("addresses are reserved in network %d (%s)%s", p.reservation, p.reservationName(), p.lackText())
+}
+
+// lackText says why the pool's network has fewer IPv6 addresses than the types of
+// its ranges promise, if the pool may give any. The caller holds p.mu.
+func (p *pool) lackText() string {
+	wants := func(r AddressRange) bool { return r.Start.Is6() }
+	if p.parent == nil || len(p.spec.Ranges) > 0 && !slices.ContainsFunc(p.spec.Ranges, wants) {
+		return ""
+	}
+	return lackingIPv6(*p.parent)
 }
 
 // hint is what the operator can do about an error.

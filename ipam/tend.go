@@ -160,8 +160,8 @@ func (k *keeper) tendAside(ctx context.Context, rec Record) error {
 		klog.FromContext(ctx).Info("Address is set aside: whose hold it has in OpenNebula is not known", "address", a)
 		k.event(EventWarning, EventAddressSetAside, a,
 			"%s is on hold in network %d, and whether by us or by somebody else is not known after a crash or a lost answer: it is neither given nor released. "+
-				"If nobody in OpenNebula needs it, release it there (onevnet release %d %s); if it is somebody's, delete VirtualIP %s",
-			a, rec.Network, rec.Network, a, a)
+				"If nobody in OpenNebula needs it, release it there (%s); if it is somebody's, delete VirtualIP %s",
+			a, rec.Network, k.byHand(rec.Network, a), a)
 	}
 	if rec.Stale {
 		return k.update(ctx, rec)

@@ -34,7 +34,7 @@ type poolView struct {
 	// ShareAcross lets Services of different namespaces share an address.
 	ShareAcross bool
 	selectors
-	// Families that the pool's network has static addresses of; nil while unknown.
+	// Families that the pool's network has addresses of; nil while unknown.
 	Families []ipam.Family
 	// Barred says why the Service at hand may get no address of the pool; it
 	// keeps one that it has. Set by planWants.

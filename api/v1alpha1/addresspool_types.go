@@ -118,7 +118,7 @@ type AddressPoolSpec struct {
 	Reservation Reservation `json:"reservation,omitempty"`
 
 	// Ranges limits the pool to these addresses of the network. Empty: all of
-	// the network's static ranges.
+	// the network's addresses.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32

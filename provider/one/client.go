@@ -56,6 +56,7 @@ type Client struct {
 	authority *transport
 	timeout   time.Duration
 	slots     chan struct{} // one token for each call on the wire
+	spellings spellings
 
 	vms      *cached[[]VM]
 	clusters *cached[map[int]Place]

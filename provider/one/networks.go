@@ -54,6 +54,9 @@ func listEntries(pool []poolEntry) string {
 // Get implements ipam.Networks.
 func (c *Client) Get(ctx context.Context, id ipam.NetworkID) (ipam.Network, error) {
 	body, err := c.callText(ctx, "one.vn.info", int(id), false)
+	if errors.Is(err, ipam.ErrNotFound) {
+		c.spellings.forget(id)
+	}
 	if err != nil {
 		return ipam.Network{}, fmt.Errorf("read virtual network %d: %w", id, err)
 	}
@@ -64,6 +67,7 @@ func (c *Client) Get(ctx context.Context, id ipam.NetworkID) (ipam.Network, erro
 	if err != nil {
 		return ipam.Network{}, fmt.Errorf("read virtual network %d: %w", id, c.malformed("one.vn.info", err))
 	}
+	c.spellings.learn(n)
 	return n, nil
 }
 
@@ -171,6 +175,10 @@ func (c *Client) Annotate(ctx context.Context, id ipam.NetworkID, attributes map
 // AnnotateRange implements ipam.Networks. one.vn.update_ar keeps type, addresses,
 // size and leases of the range, and replaces everything else.
 func (c *Client) AnnotateRange(ctx context.Context, id ipam.NetworkID, r ipam.RangeID, attributes map[string]string) error {
+	attributes, err := c.withPrefixes(ctx, id, r, attributes)
+	if err != nil {
+		return fmt.Errorf("annotate range %d of virtual network %d: %w", r, id, err)
+	}
 	members := append([]attribute{{name: "AR_ID", value: strconv.Itoa(int(r))}}, singles(attributes)...)
 	template, err := encodeTemplate(attribute{name: "AR", members: members})
 	if err != nil {
@@ -193,11 +201,11 @@ func (c *Client) Release(ctx context.Context, id ipam.NetworkID, a netip.Addr) e
 }
 
 func (c *Client) lease(ctx context.Context, verb string, id ipam.NetworkID, a netip.Addr) error {
-	which, err := addressAttribute(a)
+	members, err := c.leaseOf(ctx, id, a)
 	if err != nil {
-		return fmt.Errorf("%s in virtual network %d: %w", verb, id, err)
+		return fmt.Errorf("%s %q in virtual network %d: %w", verb, a, id, err)
 	}
-	template, err := encodeTemplate(attribute{name: "LEASES", members: []attribute{which}})
+	template, err := encodeTemplate(attribute{name: "LEASES", members: members})
 	if err != nil {
 		return fmt.Errorf("%s %s in virtual network %d: %w", verb, a, id, err)
 	}
@@ -213,7 +221,7 @@ func addressAttribute(a netip.Addr) (attribute, error) {
 	a = a.Unmap()
 	switch {
 	case !a.IsValid() || a.Zone() != "":
-		return attribute{}, fmt.Errorf("%q is no address of a virtual network", a)
+		return attribute{}, errors.New("that is no address of a virtual network")
 	case a.Is4():
 		return attribute{name: "IP", value: a.String()}, nil
 	}

@@ -31,6 +31,7 @@ type xmlAR struct {
 	Kind   string     `xml:"TYPE"`
 	IP     string     `xml:"IP"`
 	IP6    string     `xml:"IP6"`
+	MAC    string     `xml:"MAC"`
 	Size   int        `xml:"SIZE"`
 	Used   int        `xml:"USED_LEASES"`
 	Parent string     `xml:"PARENT_NETWORK_AR_ID"`
@@ -49,7 +50,7 @@ type xmlOther struct {
 // whatever one.vn.update_ar says. GLOBAL_PREFIX, ULA_PREFIX and PREFIX_LENGTH are
 // not among them: to be kept they have to be sent again.
 var rangeOwn = []string{
-	"MAC", "NEXT_INDEX", "SHARED", "ALLOCATED", "MAC_END", "IP_END", "IP6_END", "IP6_ULA", "IP6_ULA_END", "IP6_GLOBAL", "IP6_GLOBAL_END",
+	"NEXT_INDEX", "SHARED", "ALLOCATED", "MAC_END", "IP_END", "IP6_END", "IP6_ULA", "IP6_ULA_END", "IP6_GLOBAL", "IP6_GLOBAL_END",
 	"PARENT_NETWORK", "LEASES",
 }
 
@@ -71,6 +72,7 @@ func (x *xmlAR) attributes() map[string]string {
 type xmlLease struct {
 	IP      string `xml:"IP"`
 	IP6     string `xml:"IP6"`
+	MAC     string `xml:"MAC"`
 	VM      *int   `xml:"VM"`
 	VNet    *int   `xml:"VNET"`
 	VRouter *int   `xml:"VROUTER"`
@@ -128,13 +130,18 @@ func (x *xmlAR) parse() (ipam.Range, error) {
 	if r.First4, r.First6, err = staticAddresses(r.Kind, x.IP, x.IP6); err != nil {
 		return r, fmt.Errorf("range %d: %w", r.ID, err)
 	}
+	if isSLAAC(r.Kind) {
+		if r.First6, err = x.slaac(); err != nil {
+			r.NoIPv6 = err.Error()
+		}
+	}
 	for _, l := range x.Leases {
-		ip4, ip6, err := staticAddresses(r.Kind, l.IP, l.IP6)
+		ip4, ip6, err := l.addresses(r)
 		if err != nil {
 			return r, fmt.Errorf("range %d: lease: %w", r.ID, err)
 		}
 		if !ip4.IsValid() && !ip6.IsValid() {
-			continue // ETHER and IPv6 SLAAC ranges: leases of MAC addresses
+			continue // a MAC address, and nothing else
 		}
 		user, held := l.user()
 		r.Leases = append(r.Leases, ipam.Lease{IP4: ip4, IP6: ip6, Held: held, User: user})
@@ -143,7 +150,20 @@ func (x *xmlAR) parse() (ipam.Range, error) {
 	return r, nil
 }
 
-// staticAddresses parses the addresses that a range of that kind has.
+// addresses parses those of a lease in r.
+func (l xmlLease) addresses(r ipam.Range) (ip4, ip6 netip.Addr, err error) {
+	if ip4, ip6, err = staticAddresses(r.Kind, l.IP, l.IP6); err != nil || !isSLAAC(r.Kind) || !r.First6.IsValid() || l.MAC == "" {
+		return ip4, ip6, err
+	}
+	mac, err := parseMAC(l.MAC)
+	if err != nil {
+		return ip4, ip6, err
+	}
+	return ip4, slaacAddress(r.First6, mac), nil
+}
+
+// staticAddresses parses the addresses that OpenNebula keeps for a range of that
+// kind. What it makes of MAC addresses is not among them.
 func staticAddresses(kind ipam.RangeKind, ip, ip6 string) (ip4, addr6 netip.Addr, err error) {
 	if kind == ipam.RangeIP4 || kind == ipam.RangeIP4SLAAC || kind == ipam.RangeIP4IP6 {
 		if ip4, err = parseAddr(ip); err == nil && ip4.IsValid() && !ip4.Is4() {

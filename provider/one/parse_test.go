@@ -74,8 +74,16 @@ func TestParseMixedRanges(t *testing.T) {
 			t.Errorf("%s: %q, %v", a, got, ok)
 		}
 	}
-	if slaac := n.Ranges[1]; slaac.First6.IsValid() || slaac.First4 != addr("10.12.1.10") {
-		t.Errorf("the IPv6 addresses of a SLAAC range cannot be held: %+v", slaac)
+	slaac := n.Ranges[1]
+	if slaac.First6 != addr("2001:db8:12:1:0:aff:fe0c:10a") || slaac.First4 != addr("10.12.1.10") || slaac.NoIPv6 != "" {
+		t.Errorf("%+v", slaac)
+	}
+	held := []ipam.Lease{{IP4: addr("10.12.1.12"), IP6: addr("2001:db8:12:1:0:aff:fe0c:10c"), Held: true}}
+	if diff := cmp.Diff(held, slaac.Leases, compareAddrs); diff != "" || slaac.Used != 1 {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{"GLOBAL_PREFIX": "2001:db8:12:1::", "ULA_PREFIX": "fd00:12:1::"}, slaac.Attributes); diff != "" {
+		t.Error(diff)
 	}
 	if v6 := n.Ranges[2]; v6.First6 != addr("2001:db8:12:2::10") || v6.First4.IsValid() || v6.Kind != ipam.RangeIP6 {
 		t.Errorf("%+v", v6)

@@ -33,9 +33,15 @@ func (c *Client) reserve(ctx context.Context, r ipam.ReserveRequest) (ipam.Netwo
 		if err != nil {
 			return ipam.NoNetwork, err
 		}
-		if err := checkRun(parent, r); err != nil {
+		from, err := checkRun(parent, r)
+		if err != nil {
 			return ipam.NoNetwork, err
 		}
+		which, err := nameIn(from, r.First)
+		if err != nil {
+			return ipam.NoNetwork, err
+		}
+		attributes = append(attributes, which)
 	}
 	template, err := encodeTemplate(attributes...)
 	if err != nil {
@@ -45,7 +51,7 @@ func (c *Client) reserve(ctx context.Context, r ipam.ReserveRequest) (ipam.Netwo
 	return ipam.NetworkID(id), err
 }
 
-// reserveAttributes makes the template of a request.
+// reserveAttributes makes the template of a request, but for the First address.
 func reserveAttributes(r ipam.ReserveRequest) ([]attribute, error) {
 	if r.Size < 1 {
 		return nil, errors.New("size must be at least 1")
@@ -65,21 +71,15 @@ func reserveAttributes(r ipam.ReserveRequest) ([]attribute, error) {
 	default:
 		out = append(out, attribute{name: "NAME", value: r.Name})
 	}
-	if r.First.IsValid() {
-		which, err := addressAttribute(r.First)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, which)
-	}
 	return out, nil
 }
 
-// checkRun makes sure that Size addresses from First lie in the range.
-func checkRun(parent ipam.Network, r ipam.ReserveRequest) error {
+// checkRun makes sure that Size addresses from First lie in the range, and
+// returns it.
+func checkRun(parent ipam.Network, r ipam.ReserveRequest) (ipam.Range, error) {
 	i := slices.IndexFunc(parent.Ranges, func(x ipam.Range) bool { return x.ID == r.Range })
 	if i < 0 {
-		return fmt.Errorf("range %d: %w", r.Range, ipam.ErrNotFound)
+		return ipam.Range{}, fmt.Errorf("range %d: %w", r.Range, ipam.ErrNotFound)
 	}
 	first := parent.Ranges[i].First4
 	if r.First.Unmap().Is6() {
@@ -88,10 +88,10 @@ func checkRun(parent ipam.Network, r ipam.ReserveRequest) error {
 	offset, ok := distance(first, r.First.Unmap())
 	size := parent.Ranges[i].Size
 	if !ok || offset >= size || r.Size > size-offset {
-		return fmt.Errorf("%d addresses from %s are not all in range %d (%d addresses from %s): %w",
+		return ipam.Range{}, fmt.Errorf("%d addresses from %s are not all in range %d (%d addresses from %s): %w",
 			r.Size, r.First, r.Range, size, first, ipam.ErrNoSpace)
 	}
-	return nil
+	return parent.Ranges[i], nil
 }
 
 // distance is b - a, if both are of one family, b is not before a and the

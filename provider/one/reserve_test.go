@@ -41,7 +41,10 @@ func TestReserveStaysInRange(t *testing.T) {
 		{"2001:db8:12:2::1f", 2, 1, nil},
 		{"2001:db8:12:2::1f", 2, 2, ipam.ErrNoSpace},
 		{"2001:db8:12:2::10", 0, 1, ipam.ErrNoSpace},
-		{"2001:db8:12:1:0:aff:fe0c:10a", 1, 1, ipam.ErrNoSpace}, // SLAAC
+		{"2001:db8:12:1:0:aff:fe0c:10a", 1, 10, nil}, // SLAAC
+		{"2001:db8:12:1:0:aff:fe0c:113", 1, 2, ipam.ErrNoSpace},
+		{"2001:db8:12:1:0:aff:fe0c:109", 1, 1, ipam.ErrNoSpace},
+		{"fd00:12:1::aff:fe0c:10a", 1, 1, ipam.ErrNoSpace}, // its address with the other prefix
 		{"10.12.0.200", 2, 1, ipam.ErrNoSpace},
 		{"10.12.0.200", 0, 1 << 62, ipam.ErrNoSpace},
 	} {

@@ -126,7 +126,7 @@ func TestHoldIPv6(t *testing.T) {
 		t.Errorf("outside: %v", err)
 	}
 	n := w.get(c, net)
-	if n.Ranges[0].First6 != ip("2001:db8:255::10") || n.Ranges[0].Kind != ipam.RangeIP6 || n.Ranges[1].First6.IsValid() || n.Ranges[2].Kind != ipam.RangeEther {
+	if n.Ranges[0].First6 != ip("2001:db8:255::10") || n.Ranges[0].Kind != ipam.RangeIP6 || !n.Ranges[1].First6.IsValid() || n.Ranges[2].Kind != ipam.RangeEther {
 		t.Errorf("%+v", n.Ranges)
 	}
 	if got := held(n); !slices.Equal(got, addrs("2001:db8:255::12")) {

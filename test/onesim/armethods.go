@@ -83,9 +83,14 @@ func (r *addrRange) update(a *attribute, reserved bool) error {
 		return fail(CodeInternal, "New SIZE cannot be applied. There are used leases that would fall outside the range.")
 	}
 	if rangeTypes[r.typ].slaac {
-		if err := r.readPrefixes(a); err != nil {
+		var sent addrRange
+		if err := sent.readPrefixes(a); err != nil {
 			return err
 		}
+		// A prefix that is left out is cleared, as by oned's AddressRange::update_attributes.
+		r.global, r.ula = sent.global, sent.ula
+		r.setPrefixText("GLOBAL_PREFIX", a.get("GLOBAL_PREFIX"))
+		r.setPrefixText("ULA_PREFIX", a.get("ULA_PREFIX"))
 	}
 	if text := a.get("PREFIX_LENGTH"); text != "" && rangeTypes[r.typ].static6 {
 		r.setPrefixText("PREFIX_LENGTH", text)
