@@ -29,7 +29,7 @@ const (
 	// a second outage would be seen.
 	afterFault = 3 * time.Second
 	// recovery is how long all may take to be well again after a fault.
-	recovery = time.Minute
+	recovery = 2 * time.Minute
 )
 
 // watcher asks an address from the LAN in three ways at once: new UDP flows, new

@@ -36,6 +36,9 @@ func measurePowerOff(ctx context.Context, b *bench) (err error) {
 		}
 		b.add("failover_return", back.client())
 		b.add("dual_answer_return", back.dual)
+		if err := t.waitWell(ctx); err != nil {
+			return fmt.Errorf("return %d: %w", i+1, err)
+		}
 	}
 	b.note("failover_poweroff", "the longer of UDP (median %g) and HTTP (median %g)", newRow("", "", udp, nil).Median, newRow("", "", http, nil).Median)
 	return t.remove(ctx)
