@@ -78,22 +78,29 @@ func (w *watcher) waitAnswer(ctx context.Context) error {
 }
 
 // outages is what a watcher saw, in milliseconds; 0 is none.
-type outages struct{ udp, http, whoHas, dual float64 }
+type outages struct {
+	udp, http, whoHas, dual float64
+	lost                    []string // how the longest outage of each kind began
+}
 
 func (o outages) client() float64 { return max(o.udp, o.http) }
 
 // stop ends the probes. An outage that has not ended is an error.
 func (w *watcher) stop() (outages, error) {
 	var errs []error
+	var lost []string
 	longest := func(name string, p *lab.Prober) float64 {
 		r := p.Stop()
+		if r.Longest.Err != nil {
+			lost = append(lost, fmt.Sprintf("%s: %d of %d lost, first: %v", name, r.Failed, r.Sent, r.Longest.Err))
+		}
 		if r.Longest.Open && r.Longest.Duration > 0 {
 			errs = append(errs, fmt.Errorf("%s: not answered at the end: %v", name, r))
 		}
 		return ms(r.Longest.Duration)
 	}
 	o := outages{udp: longest("UDP", w.udp), http: longest("HTTP", w.http), whoHas: longest("who-has", w.whoHas.Prober)}
-	o.dual = float64(w.whoHas.Dual()) * ms(whoHasEvery)
+	o.dual, o.lost = float64(w.whoHas.Dual())*ms(whoHasEvery), lost
 	return o, errors.Join(errs...)
 }
 

@@ -72,6 +72,9 @@ func (b *bench) once(ctx context.Context, f fault, o occurrence) error {
 	}
 	b.say("  %s on %s: UDP %.0f ms, HTTP %.0f ms, who-has %.0f ms, two answered %.0f ms",
 		f.name, o.holder.ShortName(), seen.udp, seen.http, seen.whoHas, seen.dual)
+	for _, l := range seen.lost {
+		b.say("    %s", l)
+	}
 	b.add("failover_"+f.name, seen.client())
 	b.add("who_has_gap_"+f.name, seen.whoHas)
 	b.add("dual_answer_"+f.name, seen.dual)
