@@ -14,6 +14,9 @@ import (
 type Options struct {
 	// Select chooses rows by name; nil means all.
 	Select *regexp.Regexp
+	// Quick shortens faults that last for minutes and repeats the others less often;
+	// the notes say so. What the targets are about needs the full lengths.
+	Quick bool
 	// Progress gets lines for people; nil discards them.
 	Progress io.Writer
 }
@@ -113,6 +116,22 @@ func (b *bench) add(name string, samples ...float64) {
 // note adds to a row's note.
 func (b *bench) note(name, format string, args ...any) {
 	b.notes[name] = append(b.notes[name], fmt.Sprintf(format, args...))
+}
+
+// times is how often something is repeated.
+func (b *bench) times(full int) int {
+	if b.opts.Quick {
+		return max(full/4, 1)
+	}
+	return full
+}
+
+// lasting is how long something lasts.
+func (b *bench) lasting(full time.Duration) time.Duration {
+	if b.opts.Quick {
+		return full / 10
+	}
+	return full
 }
 
 func (b *bench) say(format string, args ...any) {

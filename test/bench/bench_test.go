@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNewRow(t *testing.T) {
@@ -94,4 +95,43 @@ func TestNoRowMatches(t *testing.T) {
 	if err == nil || len(rows) > 0 {
 		t.Errorf("Run without a matching row gave %v and error %v", rows, err)
 	}
+}
+
+func TestQuick(t *testing.T) {
+	for _, c := range []struct {
+		quick  bool
+		times  map[int]int
+		lasted time.Duration
+	}{
+		{false, map[int]int{20: 20, 3: 3}, 10 * time.Minute},
+		{true, map[int]int{20: 5, 3: 1}, time.Minute},
+	} {
+		b := &bench{opts: Options{Quick: c.quick}}
+		for full, want := range c.times {
+			if got := b.times(full); got != want {
+				t.Errorf("quick %v: %d times instead of %d, want %d", c.quick, got, full, want)
+			}
+		}
+		if got := b.lasting(10 * time.Minute); got != c.lasted {
+			t.Errorf("quick %v: ten minutes last %v", c.quick, got)
+		}
+	}
+}
+
+func TestCPUTicks(t *testing.T) {
+	before, err := cpuTicks(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for begin := time.Now(); time.Since(begin) < 30*time.Second; n++ {
+		now, err := cpuTicks(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now > before {
+			return
+		}
+	}
+	t.Errorf("no CPU time after looking %d times", n)
 }

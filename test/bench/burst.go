@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/test/lab"
 )
 
 const (
@@ -91,6 +92,11 @@ func (b *bench) burst(ctx context.Context, n int) (r burstResult, err error) {
 // addBurstPool makes the pool of the bursts and returns its network.
 func (d *datacenter) addBurstPool(ctx context.Context) (network int, err error) {
 	if network, err = d.OneSim().AddVNet("", burstNetwork); err != nil {
+		return network, err
+	}
+	// The lab's own quota is for the tests, which make few Services.
+	quota := fmt.Sprintf(`NETWORK=[ID="%d",LEASES="12000"]`, network)
+	if err := d.OneSim().Quota(lab.OneUser, quota); err != nil {
 		return network, err
 	}
 	p := pool(burstPool, "burst", "10.21.0.1", "10.21.46.224")

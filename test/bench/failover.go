@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
 	"github.com/onelb/onelb/test/lab"
+	"github.com/onelb/onelb/test/lab/witness"
 )
 
 const (
-	probeEvery  = 10 * time.Millisecond
+	probeEvery  = 5 * time.Millisecond
 	whoHasEvery = 40 * time.Millisecond
 	// whoHasLimit ends a question before the next one: an answer does not say
 	// which question it is for.
@@ -25,16 +28,16 @@ const (
 	// afterFault is how long the probes go on once the Service is back, so that
 	// a second outage would be seen.
 	afterFault = 3 * time.Second
+	// recovery is how long all may take to be well again after a fault.
+	recovery = 2 * time.Minute
 )
 
 // watcher asks an address from the LAN in three ways at once: new UDP flows, new
 // TCP connections with a request, and who-has questions that do not use the
 // client's own ARP table.
 type watcher struct {
-	udp, http, whoHas *lab.Prober
-
-	mu   sync.Mutex // guards dual
-	dual int        // questions that two machines answered
+	udp, http *lab.Prober
+	whoHas    *witness.Wire
 }
 
 func (d *datacenter) watch(ctx context.Context, a netip.Addr) *watcher {
@@ -48,25 +51,25 @@ func (d *datacenter) watch(ctx context.Context, a netip.Addr) *watcher {
 		_, err := client.HTTPGet(ctx, a, port)
 		return err
 	})
-	w.whoHas = lab.Probe(ctx, whoHasEvery, func(ctx context.Context) error { return w.ask(ctx, client, a) })
+	w.whoHas = d.watchWire(ctx, a)
 	return w
 }
 
-func (w *watcher) ask(ctx context.Context, client *lab.Host, a netip.Addr) error {
-	ctx, cancel := context.WithTimeout(ctx, whoHasLimit)
-	defer cancel()
-	responders, err := client.WhoHas(ctx, lab.Private, a)
-	switch {
-	case err != nil:
-		return err
-	case len(responders) == 0:
-		return errors.New("nobody answered")
-	case len(responders) > 1:
-		w.mu.Lock()
-		w.dual++
-		w.mu.Unlock()
-	}
-	return nil
+func (d *datacenter) watchWire(ctx context.Context, a netip.Addr) *witness.Wire {
+	return witness.Watch(ctx, witness.Options{
+		Client: d.LAN(), Network: lab.Private, Address: a, Every: whoHasEvery, Limit: whoHasLimit,
+	})
+}
+
+// waitMoved returns when another node than before answers.
+func (w *watcher) waitMoved(ctx context.Context, before *lab.Node) error {
+	old := before.Link(lab.Private).MAC().String()
+	return until(ctx, "another node to answer", func(context.Context) error {
+		if last := w.whoHas.Last(); last == "" || last == old {
+			return fmt.Errorf("%q answered last", last)
+		}
+		return nil
+	})
 }
 
 // waitAnswer returns when all three are answered.
@@ -75,24 +78,29 @@ func (w *watcher) waitAnswer(ctx context.Context) error {
 }
 
 // outages is what a watcher saw, in milliseconds; 0 is none.
-type outages struct{ udp, http, whoHas, dual float64 }
+type outages struct {
+	udp, http, whoHas, dual float64
+	lost                    []string // how the longest outage of each kind began
+}
 
 func (o outages) client() float64 { return max(o.udp, o.http) }
 
 // stop ends the probes. An outage that has not ended is an error.
 func (w *watcher) stop() (outages, error) {
 	var errs []error
+	var lost []string
 	longest := func(name string, p *lab.Prober) float64 {
 		r := p.Stop()
+		if r.Longest.Err != nil {
+			lost = append(lost, fmt.Sprintf("%s: %d of %d lost, first: %v", name, r.Failed, r.Sent, r.Longest.Err))
+		}
 		if r.Longest.Open && r.Longest.Duration > 0 {
 			errs = append(errs, fmt.Errorf("%s: not answered at the end: %v", name, r))
 		}
 		return ms(r.Longest.Duration)
 	}
-	o := outages{udp: longest("UDP", w.udp), http: longest("HTTP", w.http), whoHas: longest("who-has", w.whoHas)}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	o.dual = float64(w.dual) * ms(whoHasEvery)
+	o := outages{udp: longest("UDP", w.udp), http: longest("HTTP", w.http), whoHas: longest("who-has", w.whoHas.Prober)}
+	o.dual, o.lost = float64(w.whoHas.Dual())*ms(whoHasEvery), lost
 	return o, errors.Join(errs...)
 }
 
@@ -100,12 +108,19 @@ func (w *watcher) stop() (outages, error) {
 type target struct {
 	d    *datacenter
 	addr netip.Addr
+	pool string
 }
 
+func (t *target) service() *corev1.Service { return service("failover", t.pool) }
+
 // newTarget makes the Service; remove removes it.
-func (d *datacenter) newTarget(ctx context.Context) (*target, error) {
-	svc := service("failover", lanPool)
+func (d *datacenter) newTarget(ctx context.Context, pool string) (*target, error) {
+	t := &target{d: d, pool: pool}
+	svc := t.service()
 	svc.Spec.Selector = nil
+	if d.manyPorts {
+		svc.Spec.AllocateLoadBalancerNodePorts = ptr.To(false)
+	}
 	if err := d.setEndpoints(ctx, svc, d.pods); err != nil {
 		return nil, err
 	}
@@ -113,11 +128,12 @@ func (d *datacenter) newTarget(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &target{d: d, addr: c.addr}, nil
+	t.addr = c.addr
+	return t, nil
 }
 
 func (t *target) remove(ctx context.Context) error {
-	svc := service("failover", lanPool)
+	svc := t.service()
 	return errors.Join(t.d.DeleteService(ctx, namespace, svc.Name), t.d.removeEndpoints(ctx, svc))
 }
 
@@ -129,7 +145,7 @@ func (t *target) prepare(ctx context.Context) (*lab.Node, *watcher, error) {
 		return nil, nil, err
 	}
 	others := slices.DeleteFunc(slices.Clone(t.d.pods), func(p *lab.Pod) bool { return p.Node() == holder })
-	if err := t.d.setEndpoints(ctx, service("failover", lanPool), others); err != nil {
+	if err := t.d.setEndpoints(ctx, t.service(), others); err != nil {
 		return nil, nil, err
 	}
 	if err := pause(ctx, syncProxy); err != nil {
@@ -147,15 +163,16 @@ func (t *target) prepare(ctx context.Context) (*lab.Node, *watcher, error) {
 	return holder, w, nil
 }
 
-// measure runs one fault under probes.
-func (t *target) measure(ctx context.Context, fault func(holder *lab.Node) error) (*lab.Node, outages, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+// measure runs one fault under probes. The fault has had its effect when it
+// returns.
+func (t *target) measure(ctx context.Context, limit time.Duration, fault func(ctx context.Context, holder *lab.Node, w *watcher) error) (*lab.Node, outages, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	holder, w, err := t.prepare(ctx)
 	if err != nil {
 		return nil, outages{}, err
 	}
-	err = fault(holder)
+	err = fault(ctx, holder, w)
 	if err == nil {
 		err = w.waitAnswer(ctx)
 	}
@@ -166,74 +183,26 @@ func (t *target) measure(ctx context.Context, fault func(holder *lab.Node) error
 	return holder, o, errors.Join(err, serr)
 }
 
-// measurePowerOff loses the holder's machine, ten times, and has it back.
-func measurePowerOff(ctx context.Context, b *bench) (err error) {
-	d, err := b.sharedLab(ctx)
-	if err != nil {
+// waitWell returns when all agents see each other and the API server names the
+// node that answers.
+func (t *target) waitWell(ctx context.Context) error {
+	if err := t.d.WaitReady(ctx); err != nil {
 		return err
 	}
-	t, err := d.newTarget(ctx)
-	if err != nil {
+	if err := t.d.WaitPeers(ctx); err != nil {
 		return err
 	}
-	var udp, http []float64
-	for i := range 10 {
-		holder, o, err := t.measure(ctx, (*lab.Node).PowerOff)
+	return until(ctx, "the holder to be known", func(ctx context.Context) error {
+		holder, err := t.d.holder(ctx, t.addr)
 		if err != nil {
-			return fmt.Errorf("loss %d: %w", i+1, err)
+			return err
 		}
-		b.say("  %s lost: UDP %.0f ms, HTTP %.0f ms, who-has %.0f ms", holder.ShortName(), o.udp, o.http, o.whoHas)
-		udp, http = append(udp, o.udp), append(http, o.http)
-		b.add("failover_poweroff", o.client())
-		b.add("who_has_gap_poweroff", o.whoHas)
-		b.add("dual_answer_poweroff", o.dual)
-		back, err := t.comeBack(ctx, holder)
-		if err != nil {
-			return fmt.Errorf("return %d: %w", i+1, err)
+		ask, cancel := context.WithTimeout(ctx, 4*whoHasLimit)
+		defer cancel()
+		found, err := t.d.LAN().WhoHas(ask, lab.Private, t.addr)
+		if err == nil && (len(found) != 1 || found[0].MAC.String() != holder.Link(lab.Private).MAC().String()) {
+			err = fmt.Errorf("%d answer, the API server names %s", len(found), holder.ShortName())
 		}
-		b.add("failover_return", back.client())
-		b.add("dual_answer_return", back.dual)
-	}
-	b.note("failover_poweroff", "the longer of UDP (median %g) and HTTP (median %g)", newRow("", "", udp, nil).Median, newRow("", "", http, nil).Median)
-	return t.remove(ctx)
-}
-
-// comeBack boots the lost node under probes.
-func (t *target) comeBack(ctx context.Context, n *lab.Node) (outages, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	w := t.d.watch(ctx, t.addr)
-	err := n.PowerOn(ctx)
-	if err == nil {
-		err = pause(ctx, afterFault)
-	}
-	o, serr := w.stop()
-	return o, errors.Join(err, serr)
-}
-
-// measureKillRestart kills the holder's agent and starts it at once.
-func measureKillRestart(ctx context.Context, b *bench) error {
-	d, err := b.sharedLab(ctx)
-	if err != nil {
 		return err
-	}
-	t, err := d.newTarget(ctx)
-	if err != nil {
-		return err
-	}
-	for i := range 5 {
-		_, o, err := t.measure(ctx, func(n *lab.Node) error {
-			if err := n.Agent().Kill(); err != nil {
-				return err
-			}
-			return n.Agent().Start()
-		})
-		if err != nil {
-			return fmt.Errorf("kill %d: %w", i+1, err)
-		}
-		b.add("failover_kill_restart", o.client())
-		b.add("who_has_gap_kill_restart", o.whoHas)
-		b.add("dual_answer_kill_restart", o.dual)
-	}
-	return t.remove(ctx)
+	})
 }

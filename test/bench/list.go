@@ -16,11 +16,21 @@ func measurements() []measurement {
 		{[]column{
 			{"failover_poweroff", "ms"}, {"who_has_gap_poweroff", "ms"}, {"dual_answer_poweroff", "ms"},
 			{"failover_return", "ms"}, {"dual_answer_return", "ms"},
-		}, 15 * time.Minute, measurePowerOff},
-		{[]column{
-			{"failover_kill_restart", "ms"}, {"who_has_gap_kill_restart", "ms"}, {"dual_answer_kill_restart", "ms"},
-		}, 5 * time.Minute, measureKillRestart},
+		}, 25 * time.Minute, measurePowerOff},
+		{faultRows("kill_restart"), 15 * time.Minute, measureKillRestart},
+		{faultRows("kill_forever"), 20 * time.Minute, measureKillForever},
+		{faultRows("sigstop"), 20 * time.Minute, measureStop},
+		{faultRows("drain"), 20 * time.Minute, measureDrain},
+		{faultRows("rolling"), 20 * time.Minute, measureRolling},
+		{faultRows("api_down"), 40 * time.Minute, measureAPIDown},
+		{[]column{{"failover_delay_loss_moves", "moves in 10 min"}}, 15 * time.Minute, measureDelayLoss},
+		{[]column{{"failover_starved_moves", "moves in 10 min"}}, 30 * time.Minute, measureStarved},
+		{[]column{{"failover_flapping_moves", "moves in 5 min"}}, 10 * time.Minute, measureFlapping},
 		{[]column{{"router_apply_10000", "ms"}, {"router_add_one", "ms"}}, 5 * time.Minute, measureRouterApply},
+		{[]column{
+			{"gossip_bytes_per_node_10", "B/s"}, {"gossip_bytes_per_node_100", "B/s"},
+		}, 20 * time.Minute, measureGossip},
+		{append([]column{{"agent_rss_1000", "MiB"}, {"agent_cpu_1000", "% of a core"}}, lossRows()...), 40 * time.Minute, measureThousand},
 		{[]column{{"burst_500_address", "ms"}}, 10 * time.Minute, measureBurst500},
 		{[]column{
 			{"burst_1000_address", "ms"}, {"burst_1000_lag", "s"}, {"ipam_oned_calls_1000", "calls per Service"},

@@ -25,10 +25,10 @@ func (w *world) unmoved(x *watch, before *lab.Node) {
 // questions in a row may be the machine's; more are an outage.
 func (w *world) quiet(x *watch, holder *lab.Node) {
 	w.t.Helper()
-	if others := x.others(mac(holder)); len(others) > 0 {
+	if others := x.Others(mac(holder)); len(others) > 0 {
 		w.t.Errorf("%v answered, too", others)
 	}
-	if o := x.outage(); o > noticeable {
+	if o := x.Outage(); o > noticeable {
 		w.t.Errorf("nobody answered for %v", o)
 	}
 }
@@ -49,10 +49,10 @@ func (w *world) moved(x *watch, before *lab.Node, limit time.Duration) *lab.Node
 	now := w.holder(w.addrs[0], before)
 	time.Sleep(300 * time.Millisecond)
 	x.end(w.t)
-	if o := x.outage(); o > limit {
+	if o := x.Outage(); o > limit {
 		w.t.Errorf("nobody answered for %v", o)
 	}
-	if o, others := x.overlap(mac(now), mac(before)), x.others(mac(now), mac(before)); o > both || len(others) > 0 {
+	if o, others := x.Overlap(mac(now), mac(before)), x.Others(mac(now), mac(before)); o > both || len(others) > 0 {
 		w.t.Errorf("two answered for %v; others: %v", o, others)
 	}
 	w.known(w.addrs[0], now)
@@ -138,7 +138,7 @@ func TestPowerOffAndReturn(t *testing.T) {
 	w.must(before.PowerOff())
 	w.eventually("another node answers", func() error { return x.otherThan(before) })
 	x.end(t)
-	if o := x.outage(); o > 3*time.Second {
+	if o := x.Outage(); o > 3*time.Second {
 		t.Errorf("nobody answered for %v", o)
 	}
 	w.must(before.PowerOn(t.Context()))
@@ -147,13 +147,6 @@ func TestPowerOffAndReturn(t *testing.T) {
 	w.calm()
 	time.Sleep(2 * time.Second)
 	w.unmoved(x, now)
-}
-
-func (x *watch) otherThan(n *lab.Node) error {
-	if got := x.last.Load(); got == mac(n) || got == "" {
-		return errNobody
-	}
-	return nil
 }
 
 func TestFailoverWithoutAPIServer(t *testing.T) {
@@ -170,7 +163,7 @@ func TestFailoverWithoutAPIServer(t *testing.T) {
 	t.Cleanup(func() { w.must(before.Link(lab.Private).Clear()) })
 	w.eventually("another node answers", func() error { return x.otherThan(before) })
 	x.end(t)
-	if o := x.outage(); o > 3*time.Second {
+	if o := x.Outage(); o > 3*time.Second {
 		t.Errorf("nobody answered for %v", o)
 	}
 	w.must(before.Link(lab.Private).Heal())

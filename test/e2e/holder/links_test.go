@@ -36,7 +36,7 @@ func TestPartitionAndHeal(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			larger := x.last.Load()
+			larger := x.Last()
 			w.must(w.Partition(lab.Private))
 			at := time.Now()
 			w.calm()
@@ -46,7 +46,7 @@ func TestPartitionAndHeal(t *testing.T) {
 			if mac(now) != larger {
 				t.Errorf("%s has it, not the one on the larger side", now.ShortName())
 			}
-			if last := x.bothUntil(); last.Sub(at) > healed {
+			if last := x.DualUntil(); last.Sub(at) > healed {
 				t.Errorf("two answered until %v after the heal", last.Sub(at))
 			} else if last.After(at) {
 				t.Logf("two answered until %v after the heal", last.Sub(at))
@@ -83,7 +83,7 @@ func TestFlapping(t *testing.T) {
 	}
 	w.calm()
 	x.end(t)
-	if n, known := x.moves(), x.known(); n > 3 || known > 3 {
+	if n, known := x.Moves(), x.record.Moves(); n > 3 || known > 3 {
 		t.Errorf("%d moves, %d known to the API server", n, known)
 	}
 	w.holder(w.addrs[0], first)
@@ -98,9 +98,9 @@ func TestDelayAndLoss(t *testing.T) {
 	w.must(link.Delay(200*time.Millisecond, 100*time.Millisecond))
 	w.must(link.Drop(10))
 	time.Sleep(20 * time.Second)
-	early, known := x.moves(), x.known()
+	early, known := x.Moves(), x.record.Moves()
 	time.Sleep(lasting(5*time.Second, 9*time.Minute+40*time.Second))
-	late, lateKnown := x.moves(), x.known()
+	late, lateKnown := x.Moves(), x.record.Moves()
 	w.must(link.Clear())
 	w.calm()
 	x.end(t)

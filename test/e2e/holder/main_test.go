@@ -2,7 +2,6 @@ package holder_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -57,8 +56,7 @@ spec:
 `
 
 var (
-	errNobody = errors.New("nobody answers")
-	prepared  struct {
+	prepared struct {
 		sync.Once
 		addrs []netip.Addr
 		onelb client.Interface
@@ -228,28 +226,10 @@ func (w *world) known(a netip.Addr, holder *lab.Node) {
 // calm waits until all agents see each other and each address has its holder.
 func (w *world) calm() {
 	w.t.Helper()
-	for _, n := range w.Nodes() {
-		w.eventually(n.ShortName()+" sees the others", func() error {
-			status, body, err := n.Get(w.t.Context(), "http://"+lab.AgentMetrics+"/metrics")
-			if err == nil && (status != 200 || !slices.Contains(lines(body), fmt.Sprintf("onelb_node_peers %d", len(w.Nodes())-1))) {
-				err = errors.New("not all peers are live")
-			}
-			return err
-		})
-	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	w.must(w.WaitPeers(ctx))
 	for _, a := range w.addrs {
 		w.holder(a)
 	}
-}
-
-func lines(b []byte) []string {
-	var out []string
-	for len(b) > 0 {
-		i := slices.Index(b, '\n')
-		if i < 0 {
-			return append(out, string(b))
-		}
-		out, b = append(out, string(b[:i])), b[i+1:]
-	}
-	return out
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -104,7 +103,7 @@ func TestForeignHost(t *testing.T) {
 	if defended == 0 || defended > 2*(seconds+2) { // requests and replies
 		t.Errorf("the holder announced %d times in %d s", defended, seconds)
 	}
-	if n, err := w.metric(holder, "onelb_node_conflicts_total"); err != nil || n == 0 {
+	if n, err := holder.AgentMetric(t.Context(), "onelb_node_conflicts_total"); err != nil || n == 0 {
 		t.Errorf("conflicts counted: %v, %v", n, err)
 	}
 	if now := w.holder(w.addrs[0]); now != holder {
@@ -163,18 +162,4 @@ func interfaceOf(t *testing.T, h *lab.Host) addr.Interface {
 		t.Fatal("the host has no such interface")
 	}
 	return all[i]
-}
-
-// metric reads one of an agent's metrics.
-func (w *world) metric(n *lab.Node, name string) (float64, error) {
-	status, body, err := n.Get(w.t.Context(), "http://"+lab.AgentMetrics+"/metrics")
-	if err != nil || status != 200 {
-		return 0, fmt.Errorf("status %d: %w", status, err)
-	}
-	for _, l := range lines(body) {
-		if v, found := strings.CutPrefix(l, name+" "); found {
-			return strconv.ParseFloat(v, 64)
-		}
-	}
-	return 0, fmt.Errorf("no metric %s", name)
 }

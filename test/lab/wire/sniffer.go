@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -41,6 +42,9 @@ func NewSniffer(space Space, dev string) (*Sniffer, error) {
 	conn, err := open(space, dev)
 	if err != nil {
 		return nil, err
+	}
+	if err := enlarge(conn); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	s := &Sniffer{conn: conn, done: make(chan struct{}), changed: make(chan struct{})}
 	go s.read()
@@ -119,6 +123,23 @@ func announced(frame []byte) (Announcement, bool) {
 		return Announcement{Kind: UnsolicitedNA, Addr: na.target, MAC: na.mac}, true
 	}
 	return Announcement{}, false
+}
+
+// enlarge gives a socket room for the announcements of thousands of addresses at
+// once: its default holds a few hundred frames.
+func enlarge(conn *packet.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
+	})
+	if err := errors.Join(err, set); err != nil {
+		return fmt.Errorf("enlarge the buffer of a packet socket: %w", err)
+	}
+	return nil
 }
 
 // open opens a packet socket for all frames of an interface.
