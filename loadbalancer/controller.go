@@ -70,7 +70,7 @@ type Options struct {
 	// Allocator is IPAM. Its OnStatus and OnEvent go to PoolStatusChanged and PoolEvent.
 	Allocator Allocator
 	// RetryAfter is the pace at which Services are tried again that wait for
-	// something that may come. Default 5s.
+	// something that may come; with hundreds of them it is slower. Default 5s.
 	RetryAfter time.Duration
 	// NoDefaultClass leaves Services without a class to others; those that have
 	// addresses of ours keep them until they go.
@@ -89,6 +89,7 @@ type Controller struct {
 	pools   *poolSet
 	routers map[string]*routerSync
 	locks   keyedLocks
+	retries pacer
 	ready   chan struct{} // closed once everything has synced
 }
 

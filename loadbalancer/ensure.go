@@ -67,7 +67,7 @@ func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *core
 	}
 	// The library's own back-off grows to five minutes, too long for a Service
 	// that waits for a pool that somebody is just making.
-	return nil, api.NewRetryError(err.Error(), c.o.RetryAfter)
+	return nil, api.NewRetryError(err.Error(), c.retries.after(c.o.RetryAfter))
 }
 
 func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.LoadBalancerStatus, error) {
