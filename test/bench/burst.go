@@ -82,7 +82,7 @@ func total(calls map[string]int) int {
 
 // burst creates n Services in a lab of its own.
 func (b *bench) burst(ctx context.Context, n int) (r burstResult, err error) {
-	err = b.burstLab(ctx, "bench-burst", func(d *datacenter, network int) error {
+	err = b.burstLab(ctx, lab.Options{Name: "bench-burst"}, func(d *datacenter, network int) error {
 		r, err = d.burstOf(ctx, network, n, 0)
 		return err
 	})

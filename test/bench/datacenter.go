@@ -44,7 +44,7 @@ func (b *bench) sharedLab(ctx context.Context) (*datacenter, error) {
 	if b.shared != nil {
 		return b.shared, nil
 	}
-	d, err := startLab(ctx, "bench")
+	d, err := startLab(ctx, lab.Options{Name: "bench"})
 	if err != nil {
 		return nil, err
 	}
@@ -66,8 +66,9 @@ func (b *bench) closeShared() error {
 }
 
 // startLab starts a lab with onelb's programs and waits until they are ready.
-func startLab(ctx context.Context, name string) (*datacenter, error) {
-	l, err := lab.New(lab.Options{Name: name, Programs: true})
+func startLab(ctx context.Context, o lab.Options) (*datacenter, error) {
+	o.Programs = true
+	l, err := lab.New(o)
 	if err != nil {
 		return nil, err
 	}

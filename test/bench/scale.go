@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/test/lab"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 // three nodes would only take the cores away from what is measured, so they are
 // stopped.
 func measureScale(ctx context.Context, b *bench) error {
-	return b.burstLab(ctx, "bench-scale", func(d *datacenter, network int) error {
+	return b.burstLab(ctx, lab.Options{Name: "bench-scale"}, func(d *datacenter, network int) error {
 		d.manyPorts = true
 		if err := d.stopNodes(); err != nil {
 			return err
@@ -70,11 +71,11 @@ func measureScale(ctx context.Context, b *bench) error {
 }
 
 // burstLab runs f in a lab of its own with the pool of the bursts.
-func (b *bench) burstLab(ctx context.Context, name string, f func(d *datacenter, network int) error) (err error) {
+func (b *bench) burstLab(ctx context.Context, o lab.Options, f func(d *datacenter, network int) error) (err error) {
 	if err := b.closeShared(); err != nil { // two labs at once would share the cores
 		return err
 	}
-	d, err := startLab(ctx, name)
+	d, err := startLab(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,8 @@ const (
 // measureThousand gives one of three nodes 1,000 addresses, lets it idle, and loses
 // its machine.
 func measureThousand(ctx context.Context, b *bench) error {
-	return b.burstLab(ctx, "bench-1000", func(d *datacenter, _ int) error {
+	// Renewing the addresses is most of what idle agents do: as often as in production.
+	return b.burstLab(ctx, lab.Options{Name: "bench-1000", AddressLifetime: 10 * time.Second}, func(d *datacenter, _ int) error {
 		d.manyPorts = true
 		t := thousands{datacenter: d, one: d.Nodes()[0]}
 		if err := t.fill(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 )
 
 // ErrOptions is returned for options that no lab can be made from.
@@ -45,6 +46,9 @@ type Options struct {
 	// Programs also applies the manifests and starts the cloud-controller-manager,
 	// the node agents and the router agents.
 	Programs bool
+	// AddressLifetime is how long a node's kernel keeps an address without its agent;
+	// 3 s by default, since tests wait for it. The agents' own default is 10 s.
+	AddressLifetime time.Duration
 	// Race builds onelb's programs with the race detector.
 	Race bool
 	// Dir holds logs, certificates, kubeconfigs and etcd's data. It is emptied at
@@ -76,6 +80,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.ProxyMode == "" {
 		o.ProxyMode = NFTables
+	}
+	if o.AddressLifetime == 0 {
+		o.AddressLifetime = 3 * time.Second
 	}
 	if o.Progress == nil {
 		o.Progress = io.Discard
