@@ -95,8 +95,8 @@ func (p *pool) meet(get func(netip.Addr) (Record, bool)) {
 	now := time.Now()
 	next := map[netip.Addr]*former{}
 	for _, s := range p.index.spans {
-		if p.leaving() {
-			break // who removes a pool gives its addresses up
+		if p.leaving() || p.spec.Direct {
+			break // who removes a pool gives its addresses up; without reservation, what stands there is not ours
 		}
 		for a, t := range ParseTitles(s.Attributes[AttributeOwners]) {
 			if _, in := position(s.first(familyOf(a)), s.Size, a); !in {

@@ -51,7 +51,7 @@ type inscription struct {
 func (k *keeper) inscribe(ctx context.Context) {
 	k.mu.Lock()
 	id, now := k.reservation, time.Now()
-	if id == NoNetwork { // there is nothing to write into, and nothing to wake up for
+	if id == NoNetwork || k.spec.Direct { // a network that is not ours alone is not for us to write into
 		k.scribe.due = time.Time{}
 		k.mu.Unlock()
 		return

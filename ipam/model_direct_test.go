@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // recordDirect watches every write to a record of the pool without reservation.
@@ -94,6 +95,22 @@ func (m *model) sharedAtRest(recs map[netip.Addr]Record) {
 		case r.Phase != Active && r.Phase != Ahead || !r.OnHold || !ours[a]:
 			m.problem("at rest: %+v", r)
 		}
+	}
+	// The network is not ours alone: nothing of ours may stand in it.
+	m.cloud.mu.Lock()
+	shared := m.cloud.nets[m.shared]
+	written := 0
+	for name := range shared.Attributes {
+		if strings.HasPrefix(name, "ONELB_") {
+			written++
+		}
+	}
+	for _, r := range shared.ranges {
+		written += len(r.Attributes)
+	}
+	m.cloud.mu.Unlock()
+	if written > 0 {
+		m.problem("at rest: %d attributes were written into the shared network", written)
 	}
 	st, _ := m.procs[0].PoolStatus("d")
 	if st.IPv4.SetAside+st.IPv6.SetAside != aside || !st.Ready && st.Reason != ReasonNoFreeAddresses {
