@@ -47,8 +47,7 @@ func runModel(t *testing.T, seed uint64) {
 		steps = min(steps, 300)
 	}
 	if raceDetector {
-		// The detector's runtime crashes (in its stack depot) under the hundred
-		// thousands of goroutines of a long run; stage contract runs it whole.
+		// Some ten times slower; stage contract runs it whole.
 		steps = min(steps, 40)
 	}
 	synctest.Test(t, func(t *testing.T) {
