@@ -16,8 +16,8 @@ func TestAlone(t *testing.T) {
 	w := newWorld(t)
 	// Pods on one node only: what other nodes hold can lose its holder and keep its pods.
 	solo := lab.Workload{Name: "solo", Replicas: 2, Nodes: []string{"node-3"}}
-	_, err := w.StartWorkload(w.context(), solo)
-	w.must(err)
+	_, err := w.StartWorkload(w.Context(), solo)
+	w.Must(err)
 	names := []string{"alone-0", "alone-1", "alone-2", "alone-3", "alone-internet"}
 	var moving netip.Addr
 	held := map[string]bool{}
@@ -34,48 +34,48 @@ func TestAlone(t *testing.T) {
 	}
 	victim := w.Node(w.holder(moving))
 
-	w.must(w.StopAPIServer())
-	w.must(w.StopOneSim())
+	w.Must(w.StopAPIServer())
+	w.Must(w.StopOneSim())
 	back := func() {
-		w.must(w.StartOneSim())
-		w.must(apiFault.back(w))
+		w.Must(w.StartOneSim())
+		w.Must(apiFault.back(w))
 	}
 	restored := false
 	t.Cleanup(func() {
-		w.must(victim.HealLinks())
+		w.Must(victim.HealLinks())
 		if !restored {
 			back()
 		}
 	})
 	x := w.watch(all...)
 	time.Sleep(5 * time.Second)
-	w.must(w.Router(1).Agent().Restart())
+	w.Must(w.Router(1).Agent().Restart())
 	time.Sleep(2 * time.Second)
 	x.undisturbed("without API server and OpenNebula")
 
 	probe := lab.Probe(t.Context(), 20*time.Millisecond, func(ctx context.Context) error {
-		_, err := w.client(moving).HTTPGet(ctx, moving, port)
+		_, err := w.ClientOf(moving).HTTPGet(ctx, moving, port)
 		return err
 	})
-	w.must(victim.CutLinks())
+	w.Must(victim.CutLinks())
 	time.Sleep(2 * time.Second)
 	result := probe.Stop()
 	if result.Longest.Open || result.Failed == 0 {
 		t.Errorf("after the loss of %s, which held %s: %v", victim.ShortName(), moving, result)
 	}
 	t.Logf("takeover without API server: %v", result)
-	w.must(victim.HealLinks())
+	w.Must(victim.HealLinks())
 
 	back()
 	restored = true
-	w.eventually("the new holder of "+moving.String()+" in its VirtualIP", func(context.Context) error {
-		in, named := w.holders(moving), w.holder(moving)
+	w.Eventually("the new holder of "+moving.String()+" in its VirtualIP", func(context.Context) error {
+		in, named := w.Holders(moving), w.holder(moving)
 		if len(in) != 1 || in[0] != named {
 			return fmt.Errorf("the kernels of %v have it, the VirtualIP says %s", in, named)
 		}
 		return nil
 	})
 	w.serve(solo, "alone-after", "internet")
-	w.remove(append(names, "alone-after")...)
-	w.nothingLeft()
+	w.Remove(append(names, "alone-after")...)
+	w.NothingLeft()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/provider/one"
+	"github.com/onelb/onelb/test/e2e/kit"
 	"github.com/onelb/onelb/test/lab"
 )
 
@@ -50,11 +51,11 @@ func TestBadPools(t *testing.T) {
 		{"backwards", "network: {name: private}, ranges: [{start: 10.20.0.189, end: 10.20.0.188}], exposure: L2", "Invalid", []string{"spec.ranges[0]", "10.20.0.189"}},
 	}
 	for _, c := range cases {
-		w.pool(c.name, c.spec)
-		w.create(web, "in-"+c.name, inPool(c.name), families(corev1.IPv4Protocol))
+		w.Pool(c.name, c.spec)
+		w.Create(web, "in-"+c.name, kit.InPool(c.name), families(corev1.IPv4Protocol))
 	}
 	for _, c := range cases {
-		got := w.waitPool(c.name, metav1.ConditionFalse, c.reason)
+		got := w.PoolIs(c.name, metav1.ConditionFalse, c.reason)
 		w.mentions(got.Message, c.words...)
 		w.warned("Service", "in-"+c.name, "AllocationFailed", "AddressPool "+c.name)
 	}
@@ -68,7 +69,7 @@ func TestBadPools(t *testing.T) {
 		t.Errorf("%d calls to OpenNebula in 10 s for %d pools that cannot work: %v", total, len(cases), w.OneSim().Calls())
 	}
 	for _, c := range cases {
-		w.pending("in-" + c.name)
+		w.Pending("in-" + c.name)
 		w.warnedOnce("AddressPool", c.name)
 		w.warnedOnce("Service", "in-"+c.name)
 	}
@@ -77,59 +78,59 @@ func TestBadPools(t *testing.T) {
 	}
 	w.noLoss(foreign)
 	for _, c := range cases {
-		w.remove("in-" + c.name)
-		w.removePool(c.name)
+		w.Remove("in-" + c.name)
+		w.RemovePool(c.name)
 	}
 	w.noLoss(foreign)
-	w.nothingLeft()
+	w.NothingLeft()
 }
 
 // noLoss fails the test unless the reservation is there.
 func (w *world) noLoss(id int) {
-	w.t.Helper()
+	w.T.Helper()
 	if _, err := w.OneSim().VNet(id); err != nil {
-		w.t.Errorf("another cluster's reservation: %v", err)
+		w.T.Errorf("another cluster's reservation: %v", err)
 	}
 }
 
 // oneClient is a client of OpenNebula outside the lab's network.
 func (w *world) oneClient() *one.Client {
-	w.t.Helper()
+	w.T.Helper()
 	endpoint, stop, err := w.OneSim().Start("127.0.0.1:0")
-	w.must(err)
-	w.t.Cleanup(stop)
-	file := filepath.Join(w.t.TempDir(), "one_auth")
-	w.must(os.WriteFile(file, []byte(lab.OneUser+":"+lab.OnePassword), 0o600))
+	w.Must(err)
+	w.T.Cleanup(stop)
+	file := filepath.Join(w.T.TempDir(), "one_auth")
+	w.Must(os.WriteFile(file, []byte(lab.OneUser+":"+lab.OnePassword), 0o600))
 	if !strings.Contains(endpoint, "://") {
 		endpoint = "http://" + endpoint + "/RPC2"
 	}
 	c, err := one.New(one.Options{Endpoint: endpoint, Credentials: one.CredentialFile(file)})
-	w.must(err)
+	w.Must(err)
 	return c
 }
 
 // foreignReservation makes the reservation of a pool as a cluster of the same name would.
 func (w *world) foreignReservation(pool, first string, size int) int {
-	w.t.Helper()
+	w.T.Helper()
 	c := w.oneClient()
 	parent, err := w.OneSim().VNet(w.OneSim().PrivateVNet)
-	w.must(err)
+	w.Must(err)
 	start := mustAddr(first)
 	for _, r := range parent.Ranges {
 		if !r.First.Is4() || r.First.Compare(start) > 0 || r.Size != 100 {
 			continue
 		}
-		id, err := c.Reserve(w.context(), ipam.ReserveRequest{
+		id, err := c.Reserve(w.Context(), ipam.ReserveRequest{
 			Parent: ipam.NetworkID(parent.ID), Name: lab.ClusterName + "-" + pool, Into: ipam.NoNetwork,
 			Size: size, Range: ipam.RangeID(r.ID), First: start,
 		})
-		w.must(err)
-		w.must(c.Annotate(w.context(), id, map[string]string{
+		w.Must(err)
+		w.Must(c.Annotate(w.Context(), id, map[string]string{
 			ipam.AttributeCluster: lab.ClusterName, ipam.AttributeClusterUID: "other-uid", ipam.AttributePool: pool,
 		}))
-		w.t.Cleanup(func() { _ = c.DeleteReservation(w.t.Context(), id) })
+		w.T.Cleanup(func() { _ = c.DeleteReservation(w.T.Context(), id) })
 		return int(id)
 	}
-	w.t.Fatalf("no range of network %d has %s", parent.ID, first)
+	w.T.Fatalf("no range of network %d has %s", parent.ID, first)
 	return 0
 }

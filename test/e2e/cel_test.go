@@ -29,7 +29,7 @@ func TestInvalidObjects(t *testing.T) {
 		out, err := w.applyText(poolYAML(name, c.spec))
 		if err == nil {
 			t.Errorf("%s was accepted: %s", name, out)
-			w.removePool(name)
+			w.RemovePool(name)
 			continue
 		}
 		w.mentions(err.Error()+out, c.message)

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/test/e2e/kit"
 	"github.com/onelb/onelb/test/lab"
 )
 
@@ -24,24 +25,24 @@ func TestCountsAgreeWithOpenNebula(t *testing.T) {
 		if i == 2 {
 			stack = families(corev1.IPv6Protocol)
 		}
-		w.create(web, name, inPool("lan"), stack)
+		w.Create(web, name, kit.InPool("lan"), stack)
 	}
 	for _, name := range names {
 		w.waitServed(name)
 	}
-	w.eventually("the counts of pool lan to agree with OpenNebula", w.countsAgree)
-	w.remove(names[0], names[2])
-	w.eventually("the counts of pool lan to agree after a release", w.countsAgree)
-	w.remove(names[1])
-	w.nothingLeft()
+	w.Eventually("the counts of pool lan to agree with OpenNebula", w.countsAgree)
+	w.Remove(names[0], names[2])
+	w.Eventually("the counts of pool lan to agree after a release", w.countsAgree)
+	w.Remove(names[1])
+	w.NothingLeft()
 }
 
 func (w *world) countsAgree(ctx context.Context) error {
-	pool, err := w.onelb.AddressPools().Get(ctx, "lan", metav1.GetOptions{})
+	pool, err := w.OneLB.AddressPools().Get(ctx, "lan", metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
-	vips, err := w.onelb.VirtualIPs().List(ctx, metav1.ListOptions{})
+	vips, err := w.OneLB.VirtualIPs().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/test/e2e/kit"
 	"github.com/onelb/onelb/test/lab"
 )
 
@@ -20,8 +21,8 @@ import (
 // the Service is gone, then the reservation goes back to OpenNebula.
 func TestPoolInUseIsDeleted(t *testing.T) {
 	w := newWorld(t)
-	w.pool("doomed", "network: {name: private}, ranges: [{start: 10.20.0.194, end: 10.20.0.197}], exposure: L2, quarantine: 1s")
-	w.waitPool("doomed", metav1.ConditionTrue, "Reserved")
+	w.Pool("doomed", "network: {name: private}, ranges: [{start: 10.20.0.194, end: 10.20.0.197}], exposure: L2, quarantine: 1s")
+	w.PoolIs("doomed", metav1.ConditionTrue, "Reserved")
 	addrs := w.serve(web, "stays", "doomed", families(corev1.IPv4Protocol))
 	one := w.OneSim()
 	reserved := func() bool {
@@ -32,20 +33,20 @@ func TestPoolInUseIsDeleted(t *testing.T) {
 		t.Fatal("the pool has no reservation")
 	}
 	x := w.watch(addrs...)
-	w.must(w.onelb.AddressPools().Delete(w.context(), "doomed", metav1.DeleteOptions{}))
-	c := w.waitPool("doomed", metav1.ConditionFalse, "Leaving")
+	w.Must(w.OneLB.AddressPools().Delete(w.Context(), "doomed", metav1.DeleteOptions{}))
+	c := w.PoolIs("doomed", metav1.ConditionFalse, "Leaving")
 	w.mentions(c.Message, "1 of its addresses")
-	w.create(web, "too-late", inPool("doomed"), families(corev1.IPv4Protocol))
+	w.Create(web, "too-late", kit.InPool("doomed"), families(corev1.IPv4Protocol))
 	w.warned("Service", "too-late", "AllocationFailed", "AddressPool doomed", "being removed")
 	time.Sleep(3 * time.Second)
 	x.undisturbed("the pool is deleted")
-	w.pending("too-late")
-	if !reserved() || !slices.Contains(w.holders(addrs[0]), w.holder(addrs[0])) {
+	w.Pending("too-late")
+	if !reserved() || !slices.Contains(w.Holders(addrs[0]), w.holder(addrs[0])) {
 		t.Error("the pool's address went away with its deletion")
 	}
-	w.remove("stays", "too-late")
-	w.eventually("pool and reservation to be gone", func(ctx context.Context) error {
-		_, err := w.onelb.AddressPools().Get(ctx, "doomed", metav1.GetOptions{})
+	w.Remove("stays", "too-late")
+	w.Eventually("pool and reservation to be gone", func(ctx context.Context) error {
+		_, err := w.OneLB.AddressPools().Get(ctx, "doomed", metav1.GetOptions{})
 		if !apierrors.IsNotFound(err) {
 			return errors.Join(err, errors.New("the pool is there"))
 		}
@@ -54,7 +55,7 @@ func TestPoolInUseIsDeleted(t *testing.T) {
 		}
 		return nil
 	})
-	w.nothingLeft()
+	w.NothingLeft()
 }
 
 // TestVirtualIPInUseIsDeleted deletes VirtualIPs under their Services: they are made
@@ -65,11 +66,11 @@ func TestVirtualIPInUseIsDeleted(t *testing.T) {
 	for i, pool := range []string{"lan", "internet", "direct"} {
 		addrs := w.serve(web, names[i], pool)
 		x := w.watch(addrs[0])
-		old, err := w.onelb.VirtualIPs().Get(w.context(), v1alpha1.VirtualIPName(addrs[0]), metav1.GetOptions{})
-		w.must(err)
-		w.must(w.onelb.VirtualIPs().Delete(w.context(), old.Name, metav1.DeleteOptions{}))
-		w.eventually("VirtualIP "+old.Name+" to be made anew", func(ctx context.Context) error {
-			v, err := w.onelb.VirtualIPs().Get(ctx, old.Name, metav1.GetOptions{})
+		old, err := w.OneLB.VirtualIPs().Get(w.Context(), v1alpha1.VirtualIPName(addrs[0]), metav1.GetOptions{})
+		w.Must(err)
+		w.Must(w.OneLB.VirtualIPs().Delete(w.Context(), old.Name, metav1.DeleteOptions{}))
+		w.Eventually("VirtualIP "+old.Name+" to be made anew", func(ctx context.Context) error {
+			v, err := w.OneLB.VirtualIPs().Get(ctx, old.Name, metav1.GetOptions{})
 			if err != nil {
 				return err
 			}
@@ -86,7 +87,7 @@ func TestVirtualIPInUseIsDeleted(t *testing.T) {
 		}
 		w.warnedOnce("Service", names[i])
 	}
-	w.nothingLeft()
-	w.remove(names...)
-	w.nothingLeft()
+	w.NothingLeft()
+	w.Remove(names...)
+	w.NothingLeft()
 }

@@ -43,8 +43,8 @@ func (w *world) warnings(ctx context.Context, kind, name string) ([]string, erro
 
 // warned waits for the one warning about an object, with the given reason and words.
 func (w *world) warned(kind, name, reason string, words ...string) {
-	w.t.Helper()
-	w.eventually(fmt.Sprintf("event %s of %s %s", reason, kind, name), func(ctx context.Context) error {
+	w.T.Helper()
+	w.Eventually(fmt.Sprintf("event %s of %s %s", reason, kind, name), func(ctx context.Context) error {
 		all, err := w.warnings(ctx, kind, name)
 		if err != nil {
 			return err
@@ -62,20 +62,10 @@ func (w *world) warned(kind, name, reason string, words ...string) {
 
 // warnedOnce fails the test unless there is exactly one warning about an object.
 func (w *world) warnedOnce(kind, name string) {
-	w.t.Helper()
-	all, err := w.warnings(w.context(), kind, name)
-	w.must(err)
+	w.T.Helper()
+	all, err := w.warnings(w.Context(), kind, name)
+	w.Must(err)
 	if len(all) != 1 {
-		w.t.Errorf("%s %s has %d warnings, want one: %q", kind, name, len(all), all)
-	}
-}
-
-// pending fails the test if a Service has an address.
-func (w *world) pending(name string) {
-	w.t.Helper()
-	svc, err := w.Client().CoreV1().Services(namespace).Get(w.context(), name, metav1.GetOptions{})
-	w.must(err)
-	if len(svc.Status.LoadBalancer.Ingress) > 0 {
-		w.t.Errorf("Service %s has %v", name, svc.Status.LoadBalancer.Ingress)
+		w.T.Errorf("%s %s has %d warnings, want one: %q", kind, name, len(all), all)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/onelb/onelb/test/e2e/kit"
 	"github.com/onelb/onelb/test/lab"
 )
 
@@ -25,15 +26,15 @@ func TestLife(t *testing.T) {
 			for stack, f := range stacks {
 				name := fmt.Sprintf("life-%s-%s", pool, stack)
 				names = append(names, name)
-				w.create(web, name, inPool(pool), families(f...))
+				w.Create(web, name, kit.InPool(pool), families(f...))
 			}
 			for stack, f := range stacks {
 				addrs := w.waitServed(fmt.Sprintf("life-%s-%s", pool, stack))
 				w.checkPublished(pool, stack, f, addrs)
 			}
-			w.nothingLeft()
-			w.remove(names...)
-			w.nothingLeft()
+			w.NothingLeft()
+			w.Remove(names...)
+			w.NothingLeft()
 		})
 	}
 }
@@ -41,24 +42,24 @@ func TestLife(t *testing.T) {
 // checkPublished looks at what a Service has in its status: kube-proxy serves
 // nothing else, so forward VIP publishes the inner address too, after the public one.
 func (w *world) checkPublished(pool, stack string, f []corev1.IPFamily, addrs []netip.Addr) {
-	w.t.Helper()
+	w.T.Helper()
 	want := len(f)
 	if pool == "direct" {
 		want *= 2
 	}
 	if len(addrs) != want {
-		w.t.Errorf("%s %s: addresses %v, want %d", pool, stack, addrs, want)
+		w.T.Errorf("%s %s: addresses %v, want %d", pool, stack, addrs, want)
 	}
 	public := lab.PublicV4.Contains(addrs[0]) || lab.PublicV6.Contains(addrs[0])
 	if public != (pool != "lan") {
-		w.t.Errorf("%s %s: the first address is %s", pool, stack, addrs[0])
+		w.T.Errorf("%s %s: the first address is %s", pool, stack, addrs[0])
 	}
 	if addrs[0].Is4() != (f[0] == corev1.IPv4Protocol) {
-		w.t.Errorf("%s %s: the first address is %s, the first family %s", pool, stack, addrs[0], f[0])
+		w.T.Errorf("%s %s: the first address is %s, the first family %s", pool, stack, addrs[0], f[0])
 	}
 	for _, a := range addrs {
-		if holders := w.holders(a); len(holders) != 1 {
-			w.t.Errorf("%s %s: %s is in the kernels of %v, want one", pool, stack, a, holders)
+		if holders := w.Holders(a); len(holders) != 1 {
+			w.T.Errorf("%s %s: %s is in the kernels of %v, want one", pool, stack, a, holders)
 		}
 	}
 }
@@ -70,7 +71,7 @@ func TestChanges(t *testing.T) {
 	before := w.serve(web, name, "internet")
 
 	t.Log("one port moves, another comes, the rest stays")
-	w.update(name, func(s *corev1.Service) {
+	w.Update(name, func(s *corev1.Service) {
 		s.Spec.Ports[0].Port = 9000
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{
 			Name: "more", Protocol: corev1.ProtocolTCP, Port: 9001, TargetPort: intstr.FromInt32(lab.TargetPort),
@@ -78,30 +79,30 @@ func TestChanges(t *testing.T) {
 	})
 	w.waitAnswers(name, before)
 	w.waitSilence(before[0], port, corev1.ProtocolTCP)
-	if after := w.addresses(name); !sameAddrs(before, after) {
+	if after := w.Addresses(name); !sameAddrs(before, after) {
 		t.Errorf("a change of ports moved the Service from %v to %v", before, after)
 	}
-	w.update(name, func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:2]; s.Spec.Ports[0].Port = port })
+	w.Update(name, func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:2]; s.Spec.Ports[0].Port = port })
 	w.waitAnswers(name, before)
 	w.waitSilence(before[0], 9001, corev1.ProtocolTCP)
-	w.nothingLeft()
+	w.NothingLeft()
 
 	t.Log("no load balancer any more, and one again")
-	w.update(name, func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP })
-	w.nothingLeft()
+	w.Update(name, func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP })
+	w.NothingLeft()
 	w.waitSilence(before[0], port, corev1.ProtocolTCP)
-	w.update(name, func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeLoadBalancer })
+	w.Update(name, func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeLoadBalancer })
 	w.waitServed(name)
 
 	for _, pool := range []string{"lan", "direct", "internet"} {
 		t.Log("the pool becomes " + pool)
-		w.update(name, inPool(pool))
-		w.eventually("addresses of pool "+pool, w.ofPool(name, pool))
+		w.Update(name, kit.InPool(pool))
+		w.Eventually("addresses of pool "+pool, w.ofPool(name, pool))
 		w.waitServed(name)
-		w.nothingLeft()
+		w.NothingLeft()
 	}
-	w.remove(name)
-	w.nothingLeft()
+	w.Remove(name)
+	w.NothingLeft()
 }
 
 func sameAddrs(a, b []netip.Addr) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
@@ -113,7 +114,7 @@ func TestMany(t *testing.T) {
 	for i := range 20 {
 		name := fmt.Sprintf("many-%02d", i)
 		names = append(names, name)
-		w.create(web, name, inPool([]string{"lan", "internet", "lan", "direct"}[i%4]))
+		w.Create(web, name, kit.InPool([]string{"lan", "internet", "lan", "direct"}[i%4]))
 	}
 	owner := map[netip.Addr]string{}
 	for _, name := range names {
@@ -124,10 +125,10 @@ func TestMany(t *testing.T) {
 			owner[a] = name
 		}
 	}
-	w.nothingLeft()
+	w.NothingLeft()
 	holders := map[string]int{}
 	for a := range owner {
-		got := w.holders(a)
+		got := w.Holders(a)
 		if len(got) != 1 {
 			t.Errorf("%s is in the kernels of %v, want one", a, got)
 		}
@@ -138,6 +139,6 @@ func TestMany(t *testing.T) {
 			t.Errorf("%s holds no address: %v", n.ShortName(), holders)
 		}
 	}
-	w.remove(names...)
-	w.nothingLeft()
+	w.Remove(names...)
+	w.NothingLeft()
 }

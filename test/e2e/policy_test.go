@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/test/e2e/kit"
 	"github.com/onelb/onelb/test/lab"
 )
 
@@ -24,7 +25,7 @@ func (w *world) ofPool(service, pool string) func(ctx context.Context) error {
 		if len(vips) == 0 {
 			return errors.New("it has none")
 		}
-		published := w.addresses(service)
+		published := w.Addresses(service)
 		for _, v := range vips {
 			if v.Spec.Pool != pool && (pool != "direct" || v.Spec.Pool != "inner") {
 				return fmt.Errorf("%s is of pool %s", v.Spec.Address, v.Spec.Pool)
@@ -44,7 +45,7 @@ func TestLocalPolicy(t *testing.T) {
 	w := newWorld(t)
 	names := []string{"local-lan", "local-internet", "local-direct"}
 	for i, pool := range []string{"lan", "internet", "direct"} {
-		w.create(pair, names[i], inPool(pool), localPolicy)
+		w.Create(pair, names[i], kit.InPool(pool), kit.Local)
 	}
 	for _, name := range names {
 		for _, a := range w.waitServed(name) {
@@ -53,20 +54,20 @@ func TestLocalPolicy(t *testing.T) {
 	}
 	t.Log("an endpoint goes; its node gets no more traffic")
 	pods := slices.DeleteFunc(w.Pods(), func(p *lab.Pod) bool { return p.PodName() != "pair-1" })
-	w.must(pods[0].SetReady(t.Context(), false))
-	t.Cleanup(func() { w.must(pods[0].SetReady(context.Background(), true)) })
+	w.Must(pods[0].SetReady(t.Context(), false))
+	t.Cleanup(func() { w.Must(pods[0].SetReady(context.Background(), true)) })
 	for _, name := range names {
-		for _, a := range w.addresses(name) {
-			w.eventually("answers of pair-2 alone over "+a.String(), func(ctx context.Context) error { return w.onlyFrom(ctx, a, "pair-2") })
+		for _, a := range w.Addresses(name) {
+			w.Eventually("answers of pair-2 alone over "+a.String(), func(ctx context.Context) error { return w.onlyFrom(ctx, a, "pair-2") })
 		}
 	}
-	w.remove(names...)
-	w.nothingLeft()
+	w.Remove(names...)
+	w.NothingLeft()
 }
 
 func (w *world) onlyFrom(ctx context.Context, a netip.Addr, pods ...string) error {
 	for range 6 {
-		got, err := w.ask(ctx, a, port, corev1.ProtocolTCP)
+		got, err := w.Ask(ctx, a, port, corev1.ProtocolTCP)
 		if err != nil {
 			return err
 		}
@@ -79,18 +80,18 @@ func (w *world) onlyFrom(ctx context.Context, a netip.Addr, pods ...string) erro
 
 // checkLocal asks an address and looks at whom the pod saw and where it runs.
 func (w *world) checkLocal(name string, a netip.Addr) {
-	w.t.Helper()
-	client := w.client(a)
+	w.T.Helper()
+	client := w.ClientOf(a)
 	for _, proto := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
 		got := w.waitAnswer(a, port, proto)
 		own := append(client.Addrs(lab.Public), client.Addrs(lab.Private)...)
 		if !slices.Contains(own, got.Client.Addr()) {
-			w.t.Errorf("%s: over %s/%s the pod saw %s as client, want one of %v", name, a, proto, got.Client.Addr(), own)
+			w.T.Errorf("%s: over %s/%s the pod saw %s as client, want one of %v", name, a, proto, got.Client.Addr(), own)
 		}
 	}
 	if lab.PrivateV4.Contains(a) || lab.PrivateV6.Contains(a) {
 		if h := w.holder(a); h != "node-1" && h != "node-2" {
-			w.t.Errorf("%s: %s is held by %s, which has no endpoint", name, a, h)
+			w.T.Errorf("%s: %s is held by %s, which has no endpoint", name, a, h)
 		}
 	}
 }

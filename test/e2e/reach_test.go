@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/onelb/onelb/test/e2e/kit"
 	"github.com/onelb/onelb/test/lab"
 )
 
@@ -19,21 +20,21 @@ func TestWrongCredentials(t *testing.T) {
 	w := newWorld(t)
 	write := func(text string) {
 		tmp := w.Credentials() + ".new"
-		w.must(os.WriteFile(tmp, []byte(text), 0o600))
-		w.must(os.Rename(tmp, w.Credentials()))
+		w.Must(os.WriteFile(tmp, []byte(text), 0o600))
+		w.Must(os.Rename(tmp, w.Credentials()))
 	}
 	w.serve(web, "known", "lan")
 	const rotated = "Pa55-of-tomorrow"
-	w.must(w.OneSim().SetPassword(lab.OneUser, rotated))
+	w.Must(w.OneSim().SetPassword(lab.OneUser, rotated))
 	t.Cleanup(func() {
-		w.must(w.OneSim().SetPassword(lab.OneUser, lab.OnePassword))
+		w.Must(w.OneSim().SetPassword(lab.OneUser, lab.OnePassword))
 		write(lab.OneUser + ":" + lab.OnePassword + "\n")
 	})
 	w.withoutOpenNebula("wrong", "Unauthenticated", "user and password")
 	write(lab.OneUser + ":" + rotated + "\n")
 	w.withOpenNebula("wrong", "known")
 	log, err := w.CCM().Log()
-	w.must(err)
+	w.Must(err)
 	for _, secret := range []string{lab.OnePassword, rotated} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log has the password %q", secret)
@@ -45,15 +46,15 @@ func TestWrongCredentials(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	w := newWorld(t)
 	w.serve(web, "known", "lan")
-	w.must(w.StopOneSim())
+	w.Must(w.StopOneSim())
 	stopped := true
 	t.Cleanup(func() {
 		if stopped {
-			w.must(w.StartOneSim())
+			w.Must(w.StartOneSim())
 		}
 	})
 	w.withoutOpenNebula("stopped", "Unavailable", lab.OneSimURL())
-	w.must(w.StartOneSim())
+	w.Must(w.StartOneSim())
 	stopped = false
 	w.withOpenNebula("stopped", "known")
 }
@@ -61,14 +62,14 @@ func TestUnreachable(t *testing.T) {
 // withoutOpenNebula checks what goes on while OpenNebula cannot be used: Services of
 // known pools get addresses, and a new pool says what is wrong, once.
 func (w *world) withoutOpenNebula(name, reason string, words ...string) {
-	w.t.Helper()
+	w.T.Helper()
 	late, waits := name+"-late", name+"-waits" // not the same again: events stay
-	w.pool(late, "network: {name: private}, ranges: [{start: 10.20.0.190, end: 10.20.0.191}], exposure: L2, quarantine: 1s")
-	w.create(web, waits, inPool(late), families(corev1.IPv4Protocol))
+	w.Pool(late, "network: {name: private}, ranges: [{start: 10.20.0.190, end: 10.20.0.191}], exposure: L2, quarantine: 1s")
+	w.Create(web, waits, kit.InPool(late), families(corev1.IPv4Protocol))
 	for _, pool := range []string{"lan", "internet"} {
 		w.serve(web, "meanwhile-"+pool, pool)
 	}
-	c := w.waitPool(late, metav1.ConditionFalse, reason)
+	c := w.PoolIs(late, metav1.ConditionFalse, reason)
 	w.mentions(c.Message, words...)
 	w.warned("AddressPool", late, "PoolNotReady", words...)
 	w.warned("AddressPool", "lan", "OpenNebulaUnavailable", "addresses that are reserved ahead are still given")
@@ -82,34 +83,34 @@ func (w *world) withoutOpenNebula(name, reason string, words ...string) {
 	}
 	// Five pools, each at most every few seconds, and the node controllers.
 	if most := 10 * int(time.Since(begin).Seconds()); calls > most {
-		w.t.Errorf("%d calls in %s: %v", calls, time.Since(begin), w.OneSim().Calls())
+		w.T.Errorf("%d calls in %s: %v", calls, time.Since(begin), w.OneSim().Calls())
 	}
 	w.warnedOnce("AddressPool", late)
 	w.warnedOnce("Service", waits)
-	w.pending(waits)
+	w.Pending(waits)
 	w.allNodes()
 }
 
 // withOpenNebula checks that all comes right, and takes the Services away.
 func (w *world) withOpenNebula(name, more string) {
-	w.t.Helper()
+	w.T.Helper()
 	late, waits := name+"-late", name+"-waits"
-	w.waitPool(late, metav1.ConditionTrue, "Reserved")
+	w.PoolIs(late, metav1.ConditionTrue, "Reserved")
 	w.waitServed(waits)
 	w.waitServed(more)
-	w.nothingLeft()
-	w.remove(waits, more, "meanwhile-lan", "meanwhile-internet")
-	w.nothingLeft()
+	w.NothingLeft()
+	w.Remove(waits, more, "meanwhile-lan", "meanwhile-internet")
+	w.NothingLeft()
 }
 
 // allNodes fails the test unless every node is still there: an OpenNebula that
 // cannot be asked is no proof that a VM is gone.
 func (w *world) allNodes() {
-	w.t.Helper()
-	nodes, err := w.Client().CoreV1().Nodes().List(w.context(), metav1.ListOptions{})
-	w.must(err)
+	w.T.Helper()
+	nodes, err := w.Client().CoreV1().Nodes().List(w.Context(), metav1.ListOptions{})
+	w.Must(err)
 	if len(nodes.Items) != len(w.Nodes()) {
-		w.t.Errorf("%d nodes are left of %d", len(nodes.Items), len(w.Nodes()))
+		w.T.Errorf("%d nodes are left of %d", len(nodes.Items), len(w.Nodes()))
 	}
 }
 
@@ -119,42 +120,42 @@ func TestRouterRefusesCertificate(t *testing.T) {
 	w := newWorld(t)
 	addrs := w.serve(web, "before", "internet")
 	dir, other := filepath.Join(w.Dir(), "router-pki"), t.TempDir()
-	out, err := run(w.context(), w.Program("onelbctl"), "router", "bootstrap", "--router", lab.RouterName, "--cluster", lab.ClusterName, "--out", other)
+	out, err := run(w.Context(), w.Program("onelbctl"), "router", "bootstrap", "--router", lab.RouterName, "--cluster", lab.ClusterName, "--out", other)
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	right := map[string][]byte{}
 	for _, file := range []string{"client.crt", "client.key"} {
 		right[file], err = os.ReadFile(filepath.Join(dir, file))
-		w.must(err)
+		w.Must(err)
 	}
 	restore := func() {
 		for file, content := range right {
-			w.must(os.WriteFile(filepath.Join(dir, file), content, 0o600))
+			w.Must(os.WriteFile(filepath.Join(dir, file), content, 0o600))
 		}
 	}
 	t.Cleanup(restore)
 	for file := range right {
 		wrong, err := os.ReadFile(filepath.Join(other, file))
-		w.must(err)
-		w.must(os.WriteFile(filepath.Join(dir, file), wrong, 0o600))
+		w.Must(err)
+		w.Must(os.WriteFile(filepath.Join(dir, file), wrong, 0o600))
 	}
-	w.must(w.Router(1).Agent().Restart()) // the connection that stands was made with the right one
+	w.Must(w.Router(1).Agent().Restart()) // the connection that stands was made with the right one
 	time.Sleep(5 * time.Second)           // what is seen from here on is the refusal, not the restart
 
-	w.create(web, "refused", inPool("internet"))
+	w.Create(web, "refused", kit.InPool("internet"))
 	w.warned("Service", "refused", "AllocationFailed", "router edge", "10.30.0.11:9443", filepath.Join(dir, "client.crt"), "--tls-client-ca", "onelbctl router bootstrap")
 	time.Sleep(11 * time.Second)
 	w.warnedOnce("Service", "refused")
 	w.sanePace("refused", 5)
-	w.pending("refused")
+	w.Pending("refused")
 	w.waitAnswers("before", addrs)
 
 	restore()
 	w.waitServed("refused")
 	w.waitAnswers("before", addrs)
-	w.remove("before", "refused")
-	w.nothingLeft()
+	w.Remove("before", "refused")
+	w.NothingLeft()
 }
 
 var errNoExit = errors.New("did not end by itself")

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/onelb/onelb/test/e2e/kit"
 )
 
 // TestRefusedServices asks for what cannot be had: one event says so, nothing is
@@ -16,12 +18,15 @@ func TestRefusedServices(t *testing.T) {
 	w := newWorld(t)
 	cases := []struct {
 		name, reason string
-		wrong, right edit
+		wrong, right kit.Edit
 		words        []string
 	}{
 		{
 			"no-node-port", "Refused",
-			func(s *corev1.Service) { s.Spec.AllocateLoadBalancerNodePorts = ptr.To(false); inPool("internet")(s) },
+			func(s *corev1.Service) {
+				s.Spec.AllocateLoadBalancerNodePorts = ptr.To(false)
+				kit.InPool("internet")(s)
+			},
 			func(s *corev1.Service) { s.Spec.AllocateLoadBalancerNodePorts = ptr.To(true) },
 			[]string{"8765/", "internet", "spec.allocateLoadBalancerNodePorts", "forward: VIP"},
 		},
@@ -40,7 +45,7 @@ func TestRefusedServices(t *testing.T) {
 			[]string{"onelb.io/address", "10.20.0.300"},
 		},
 		{
-			"unknown-pool", "AllocationFailed", inPool("lann"), inPool("lan"),
+			"unknown-pool", "AllocationFailed", kit.InPool("lann"), kit.InPool("lan"),
 			[]string{"lann", "onelb.io/pool", "lan"},
 		},
 		{
@@ -51,36 +56,36 @@ func TestRefusedServices(t *testing.T) {
 		},
 	}
 	for _, c := range cases {
-		w.create(web, c.name, families(corev1.IPv4Protocol), c.wrong)
+		w.Create(web, c.name, families(corev1.IPv4Protocol), c.wrong)
 	}
 	for _, c := range cases {
 		w.warned("Service", c.name, c.reason, c.words...)
 	}
 	time.Sleep(11 * time.Second) // two retries of those that wait
 	for _, c := range cases {
-		w.pending(c.name)
+		w.Pending(c.name)
 		w.warnedOnce("Service", c.name)
 		w.sanePace(c.name, 4)
 	}
-	w.nothingLeft()
+	w.NothingLeft()
 	var names []string
 	for _, c := range cases {
-		w.update(c.name, c.right)
+		w.Update(c.name, c.right)
 		names = append(names, c.name)
 	}
 	for _, c := range cases {
 		w.waitServed(c.name)
 	}
-	w.remove(names...)
-	w.nothingLeft()
+	w.Remove(names...)
+	w.NothingLeft()
 }
 
 // sanePace fails the test if a Service was tried more often than that: the
 // library sends an event at each failure.
 func (w *world) sanePace(name string, most int) {
-	w.t.Helper()
-	all, err := w.events(w.context(), "Service", name)
-	w.must(err)
+	w.T.Helper()
+	all, err := w.events(w.Context(), "Service", name)
+	w.Must(err)
 	tries := 0
 	for _, e := range all {
 		if e.Reason == "SyncLoadBalancerFailed" {
@@ -88,7 +93,7 @@ func (w *world) sanePace(name string, most int) {
 		}
 	}
 	if tries == 0 || tries > most {
-		w.t.Errorf("Service %s was tried %d times, want 1 to %d", name, tries, most)
+		w.T.Errorf("Service %s was tried %d times, want 1 to %d", name, tries, most)
 	}
 }
 
@@ -96,22 +101,22 @@ func (w *world) sanePace(name string, most int) {
 // the first address that comes back.
 func TestPoolRunsOut(t *testing.T) {
 	w := newWorld(t)
-	w.pool("tiny", "network: {name: private}, ranges: [{start: 10.20.0.180, end: 10.20.0.181}], exposure: L2, chunkSize: 1, reserveAhead: 0, quarantine: 1s")
-	w.waitPool("tiny", metav1.ConditionTrue, "Reserved")
+	w.Pool("tiny", "network: {name: private}, ranges: [{start: 10.20.0.180, end: 10.20.0.181}], exposure: L2, chunkSize: 1, reserveAhead: 0, quarantine: 1s")
+	w.PoolIs("tiny", metav1.ConditionTrue, "Reserved")
 	var names []string
 	for i := range 2 {
 		name := fmt.Sprintf("tiny-%d", i)
 		names = append(names, name)
 		w.serve(web, name, "tiny", families(corev1.IPv4Protocol))
 	}
-	w.create(web, "tiny-late", inPool("tiny"), families(corev1.IPv4Protocol))
+	w.Create(web, "tiny-late", kit.InPool("tiny"), families(corev1.IPv4Protocol))
 	w.warned("Service", "tiny-late", "AllocationFailed", "AddressPool tiny", "no free address")
 	time.Sleep(6 * time.Second)
 	w.warnedOnce("Service", "tiny-late")
-	w.pending("tiny-late")
-	w.waitAnswers(names[0], w.addresses(names[0]))
-	w.remove(names[1])
+	w.Pending("tiny-late")
+	w.waitAnswers(names[0], w.Addresses(names[0]))
+	w.Remove(names[1])
 	w.waitServed("tiny-late")
-	w.remove(names[0], "tiny-late")
-	w.nothingLeft()
+	w.Remove(names[0], "tiny-late")
+	w.NothingLeft()
 }

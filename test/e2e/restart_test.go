@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/onelb/onelb/test/e2e/kit"
 	"github.com/onelb/onelb/test/lab/proc"
 )
 
@@ -66,7 +67,7 @@ func newRound(w *world, name string) *round {
 
 // strike runs the requests and, meanwhile, the fault.
 func (r *round) strike(f fault, after, outage time.Duration, request func()) {
-	r.w.t.Helper()
+	r.w.T.Helper()
 	struck := make(chan error, 1)
 	go func() {
 		time.Sleep(after)
@@ -75,25 +76,25 @@ func (r *round) strike(f fault, after, outage time.Duration, request func()) {
 		struck <- errors.Join(err, f.back(r.w))
 	}()
 	request()
-	r.w.must(<-struck)
+	r.w.Must(<-struck)
 }
 
 func (r *round) create() {
 	for i, name := range r.names {
 		svc := web.Service(name, "LoadBalancer")
-		inPool(r.pools[i])(svc)
+		kit.InPool(r.pools[i])(svc)
 		// The API server may be the fault: a person tries again as well.
-		r.w.eventually("creation of "+name, func(ctx context.Context) error {
+		r.w.Eventually("creation of "+name, func(ctx context.Context) error {
 			_, err := r.w.Client().CoreV1().Services(namespace).Create(ctx, svc, createOptions)
 			return ignoreExists(err)
 		})
-		r.w.t.Cleanup(func() { r.w.deleteAnyway(name) })
+		r.w.T.Cleanup(func() { r.w.DeleteAnyway(name) })
 	}
 }
 
 func (r *round) delete() {
 	for _, name := range r.names {
-		r.w.eventually("deletion of "+name, func(ctx context.Context) error {
+		r.w.Eventually("deletion of "+name, func(ctx context.Context) error {
 			return ignoreNotFound(r.w.Client().CoreV1().Services(namespace).Delete(ctx, name, deleteOptions))
 		})
 	}
@@ -101,16 +102,16 @@ func (r *round) delete() {
 
 // complete checks the end state with the Services there, and without.
 func (r *round) complete() {
-	r.w.t.Helper()
+	r.w.T.Helper()
 	seen := map[netip.Addr]string{}
 	for _, name := range r.names {
 		for _, a := range r.w.waitServed(name) {
 			if seen[a] != "" {
-				r.w.t.Errorf("%s has the address %s of %s", name, a, seen[a])
+				r.w.T.Errorf("%s has the address %s of %s", name, a, seen[a])
 			}
 			seen[a] = name
-			r.w.eventually("one holder of "+a.String(), func(context.Context) error {
-				if h := r.w.holders(a); len(h) != 1 {
+			r.w.Eventually("one holder of "+a.String(), func(context.Context) error {
+				if h := r.w.Holders(a); len(h) != 1 {
 					return fmt.Errorf("it is in the kernels of %v", h)
 				}
 				return nil
@@ -138,9 +139,9 @@ func TestKilled(t *testing.T) {
 			begin = time.Now()
 			r.strike(f, 60*time.Millisecond, outage, r.delete)
 			t.Logf("%s is back after %s", f.name, time.Since(begin))
-			w.remove(r.names...)
+			w.Remove(r.names...)
 			t.Logf("Services are gone after %s", time.Since(begin))
-			w.nothingLeft()
+			w.NothingLeft()
 			t.Logf("nothing is left after %s", time.Since(begin))
 		})
 	}
@@ -163,7 +164,7 @@ func TestKilledAtRandom(t *testing.T) {
 		strike(r.create)
 		r.complete()
 		strike(r.delete)
-		w.remove(r.names...)
-		w.nothingLeft()
+		w.Remove(r.names...)
+		w.NothingLeft()
 	}
 }

@@ -62,15 +62,15 @@ func TestLeastPrivilege(t *testing.T) {
 }
 
 func (w *world) may(account, right string) bool {
-	w.t.Helper()
+	w.T.Helper()
 	user := "system:serviceaccount:" + lab.SystemNamespace + ":" + account
-	review, err := w.Client().AuthorizationV1().SubjectAccessReviews().Create(w.context(), &authorizationv1.SubjectAccessReview{
+	review, err := w.Client().AuthorizationV1().SubjectAccessReviews().Create(w.Context(), &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: user, ResourceAttributes: parseRight(right),
 			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + lab.SystemNamespace, "system:authenticated"},
 		},
 	}, metav1.CreateOptions{})
-	w.must(err)
+	w.Must(err)
 	return review.Status.Allowed
 }
 
@@ -78,7 +78,7 @@ func (w *world) may(account, right string) bool {
 func TestCanI(t *testing.T) {
 	w := newWorld(t)
 	for _, account := range []string{"onelb-node", "cloud-controller-manager"} {
-		out, err := w.Kubectl(w.context(), "auth", "can-i", "list", "secrets", "--all-namespaces", "--as=system:serviceaccount:"+lab.SystemNamespace+":"+account)
+		out, err := w.Kubectl(w.Context(), "auth", "can-i", "list", "secrets", "--all-namespaces", "--as=system:serviceaccount:"+lab.SystemNamespace+":"+account)
 		if err == nil || strings.TrimSpace(out) == "yes" {
 			t.Errorf("%s may list secrets: %s", account, out)
 		}

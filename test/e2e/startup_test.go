@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/onelb/onelb/test/e2e/kit"
 )
 
 // run runs a program on this machine and returns all its output.
@@ -28,7 +30,7 @@ func run(ctx context.Context, path string, args ...string) (string, error) {
 func TestBadCloudConfig(t *testing.T) {
 	w := newWorld(t)
 	good, err := os.ReadFile(w.CloudConfig())
-	w.must(err)
+	w.Must(err)
 	swap := func(old, new string) string {
 		if !strings.Contains(string(good), old) {
 			t.Fatalf("the lab's cloud-config has no %q", old)
@@ -52,9 +54,9 @@ func TestBadCloudConfig(t *testing.T) {
 		"two at once":       {swap("cluster: lab", "clutser: lab") + "zone: x\n", []string{"clutser", "zone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &world{Lab: w.Lab, onelb: w.onelb, t: t}
+			w := &world{&kit.World{Lab: w.Lab, OneLB: w.OneLB, T: t}}
 			file := filepath.Join(t.TempDir(), "cloud-config.yaml")
-			w.must(os.WriteFile(file, []byte(c.text), 0o600))
+			w.Must(os.WriteFile(file, []byte(c.text), 0o600))
 			out, err := run(t.Context(), w.Program("opennebula-cloud-controller-manager"), "--cloud-provider=opennebula", "--cloud-config="+file,
 				"--kubeconfig="+w.HostKubeconfig(), "--leader-elect=false", "--secure-port=0")
 			var exit *exec.ExitError

@@ -33,12 +33,12 @@ type flow struct {
 
 // open connects to an address and keeps asking.
 func (w *world) open(a netip.Addr) *flow {
-	w.t.Helper()
-	conn, err := w.client(a).DialContext(w.t.Context(), "tcp", netip.AddrPortFrom(a, port).String())
-	w.must(err)
+	w.T.Helper()
+	conn, err := w.ClientOf(a).DialContext(w.T.Context(), "tcp", netip.AddrPortFrom(a, port).String())
+	w.Must(err)
 	f := &flow{conn: conn, stop: make(chan struct{})}
 	f.done.Go(func() { f.run(a) })
-	w.t.Cleanup(func() { _ = f.close() })
+	w.T.Cleanup(func() { _ = f.close() })
 	return f
 }
 
@@ -120,11 +120,11 @@ const synAgain = 950 * time.Millisecond
 // knock opens a connection to an address every 50 ms. It waits longer for answers
 // than lab.Probe, so that a machine that is busy does not count as an outage.
 func (w *world) knock(a netip.Addr) *knocks {
-	ctx, cancel := context.WithCancel(w.t.Context())
+	ctx, cancel := context.WithCancel(w.T.Context())
 	k := &knocks{cancel: cancel}
 	k.all.Go(func() {
 		for ctx.Err() == nil {
-			k.all.Go(func() { k.once(w.t.Context(), w.client(a), a) })
+			k.all.Go(func() { k.once(w.T.Context(), w.ClientOf(a), a) })
 			select {
 			case <-ctx.Done():
 			case <-time.After(50 * time.Millisecond):
@@ -167,7 +167,7 @@ type watched struct {
 }
 
 func (w *world) watch(addrs ...netip.Addr) *watched {
-	w.t.Helper()
+	w.T.Helper()
 	x := &watched{w: w, flows: map[netip.Addr]*flow{}, knocks: map[netip.Addr]*knocks{}}
 	for _, a := range addrs {
 		w.steady(a)
@@ -179,10 +179,10 @@ func (w *world) watch(addrs ...netip.Addr) *watched {
 // steady waits until an address answers many times in a row: the nodes'
 // kube-proxies learn of a new Service one after the other.
 func (w *world) steady(a netip.Addr) {
-	w.t.Helper()
-	w.eventually("steady answers from "+a.String(), func(ctx context.Context) error {
+	w.T.Helper()
+	w.Eventually("steady answers from "+a.String(), func(ctx context.Context) error {
 		for range 12 {
-			if _, err := w.ask(ctx, a, port, corev1.ProtocolTCP); err != nil {
+			if _, err := w.Ask(ctx, a, port, corev1.ProtocolTCP); err != nil {
 				return err
 			}
 		}
@@ -192,13 +192,13 @@ func (w *world) steady(a netip.Addr) {
 
 // undisturbed ends the watch: connections live, and no new connection failed.
 func (x *watched) undisturbed(during string) {
-	x.w.t.Helper()
+	x.w.T.Helper()
 	for a, f := range x.flows {
 		if err := f.close(); err != nil {
-			x.w.t.Errorf("%s: the connection to %s was disturbed: %v", during, a, err)
+			x.w.T.Errorf("%s: the connection to %s was disturbed: %v", during, a, err)
 		}
 		if err := x.knocks[a].stop(); err != nil {
-			x.w.t.Errorf("%s: new connections to %s were disturbed: %v", during, a, err)
+			x.w.T.Errorf("%s: new connections to %s were disturbed: %v", during, a, err)
 		}
 	}
 }
@@ -232,10 +232,10 @@ func TestUndisturbed(t *testing.T) {
 	for _, s := range steps {
 		x := w.watch(addrs...)
 		time.Sleep(300 * time.Millisecond)
-		w.must(s.do())
+		w.Must(s.do())
 		time.Sleep(4 * time.Second) // longer than an address lives unrenewed
 		x.undisturbed(s.name)
 	}
-	w.remove(names...)
-	w.nothingLeft()
+	w.Remove(names...)
+	w.NothingLeft()
 }

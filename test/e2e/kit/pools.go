@@ -81,12 +81,13 @@ func (w *World) Apply(text string) {
 func (w *World) Pool(name, spec string) {
 	w.T.Helper()
 	if _, err := w.OneLB.AddressPools().Get(w.Context(), name, metav1.GetOptions{}); apierrors.IsNotFound(err) {
-		w.T.Cleanup(func() { w.removePool(name) })
+		w.T.Cleanup(func() { w.RemovePool(name) })
 	}
 	w.Apply(fmt.Sprintf("apiVersion: onelb.io/v1alpha1\nkind: AddressPool\nmetadata: {name: %s}\nspec: {autoAssign: false, %s}\n", name, spec))
 }
 
-func (w *World) removePool(name string) {
+// RemovePool deletes a pool and waits until object and reservation are gone.
+func (w *World) RemovePool(name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	out, err := w.Kubectl(ctx, "delete", "addresspool", name, "--ignore-not-found", "--timeout=60s")

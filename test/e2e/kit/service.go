@@ -85,11 +85,12 @@ func (w *World) Create(work lab.Workload, name string, edits ...Edit) *corev1.Se
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	w.T.Cleanup(func() { w.deleteAnyway(made.Namespace, name) })
+	w.T.Cleanup(func() { w.DeleteAnyway(made.Namespace, name) })
 	return made
 }
 
-func (w *World) deleteAnyway(namespace string, names ...string) {
+// DeleteAnyway deletes Services, also when the test has ended.
+func (w *World) DeleteAnyway(namespace string, names ...string) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	for _, name := range names {
@@ -103,7 +104,7 @@ func (w *World) deleteAnyway(namespace string, names ...string) {
 // Remove deletes Services and returns when the objects are gone.
 func (w *World) Remove(names ...string) {
 	w.T.Helper()
-	w.deleteAnyway(Namespace, names...)
+	w.DeleteAnyway(Namespace, names...)
 	for _, name := range names {
 		w.Eventually("Service "+name+" to be gone", func(ctx context.Context) error {
 			_, err := w.Client().CoreV1().Services(Namespace).Get(ctx, name, metav1.GetOptions{})
