@@ -141,6 +141,7 @@ func serviceFamilies(svc *corev1.Service) ([]ipam.Family, error) {
 // its problem is the error. So is one that is barred to the Service. None of
 // that counts for the pool that the Service has its address from: it keeps it.
 func candidates(named string, pools []*poolView, f ipam.Family, current string, wanted bool) ([]*poolView, error) {
+	all := pools
 	if named != "" {
 		i := slices.IndexFunc(pools, func(p *poolView) bool { return p.Name == named })
 		if i < 0 {
@@ -173,8 +174,10 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 			problems = append(problems, p.Barred)
 		case p.Problem != nil && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s: %w", p.Name, p.Problem))
-		case p.Families != nil && !slices.Contains(p.Families, f) && p.Name != current:
+		case p.lacks(f) && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s has no %s addresses", p.Name, f))
+		case p.innerOf(all).lacks(f) && p.Name != current:
+			problems = append(problems, fmt.Errorf("AddressPool %s has innerPool %s, which has no %s addresses", p.Name, p.Router.InnerPool, f))
 		default:
 			usable = append(usable, p)
 		}
@@ -186,6 +189,23 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 		return nil, fmt.Errorf("no pool can give an %s address: %w", f, errors.Join(problems...))
 	}
 	return usable, nil
+}
+
+// lacks: the pool, which may be nil, is known to have no addresses of the family.
+func (p *poolView) lacks(f ipam.Family) bool {
+	return p != nil && p.Families != nil && !slices.Contains(p.Families, f)
+}
+
+// innerOf finds the pool of the addresses behind a router with forward VIP; nil:
+// none is needed, or there is none of that name.
+func (p *poolView) innerOf(pools []*poolView) *poolView {
+	if p.Exposure != v1alpha1.ExposureRouter || p.Router.Forward != v1alpha1.ForwardVIP {
+		return nil
+	}
+	if i := slices.IndexFunc(pools, func(o *poolView) bool { return o.Name == p.Router.InnerPool }); i >= 0 {
+		return pools[i]
+	}
+	return nil
 }
 
 func compareBool(a, b bool) int {

@@ -28,6 +28,11 @@ func TestPlanWants(t *testing.T) {
 	broken := func(p *poolView) { p.Problem = errors.New("NetworkNotFound: no network") }
 	priority := func(n int32) func(*poolView) { return func(p *poolView) { p.Priority = n } }
 
+	behind := func(inner string) func(*poolView) {
+		return func(p *poolView) {
+			p.Exposure, p.Router = v1alpha1.ExposureRouter, &v1alpha1.RouterSpec{Forward: v1alpha1.ForwardVIP, InnerPool: inner}
+		}
+	}
 	only := func(namespaces, services string) func(*poolView) {
 		return func(p *poolView) {
 			p.namespaces, _ = labels.Parse(namespaces)
@@ -57,6 +62,16 @@ func TestPlanWants(t *testing.T) {
 		{name: "no pool of the family", pools: []*poolView{pool("a", v6)}, wantErr: "AddressPool a has no IPv4 addresses"},
 		{name: "broken ones are passed over", pools: []*poolView{pool("a", v4, broken), pool("b", v4)}, want: "IPv4 from b"},
 		{name: "families unknown yet", pools: []*poolView{pool("a", nil)}, want: "IPv4 from a"},
+		{
+			name: "an inner pool of one family", service: dual(corev1.IPFamilyPolicyPreferDualStack),
+			pools: []*poolView{pool("a", both, behind("inner")), pool("inner", v4, manual)}, want: "IPv4 from a",
+		},
+		{
+			name: "an inner pool of one family, both required", service: dual(corev1.IPFamilyPolicyRequireDualStack),
+			pools:   []*poolView{pool("a", both, behind("inner")), pool("inner", v4, manual)},
+			wantErr: "AddressPool a has innerPool inner, which has no IPv6 addresses",
+		},
+		{name: "an inner pool that is missing", pools: []*poolView{pool("a", v4, behind("inner"))}, want: "IPv4 from a"},
 		{name: "dual-stack", service: dual(corev1.IPFamilyPolicyRequireDualStack), pools: []*poolView{pool("a", v4), pool("b", both)}, want: "IPv6 from b; IPv4 from a,b"},
 		{name: "dual-stack required, one family missing", service: dual(corev1.IPFamilyPolicyRequireDualStack), pools: []*poolView{pool("a", v4)}, wantErr: "has no IPv6"},
 		{name: "dual-stack preferred, one family missing", service: dual(corev1.IPFamilyPolicyPreferDualStack), pools: []*poolView{pool("a", v4)}, want: "IPv4 from a"},
