@@ -25,7 +25,7 @@ const (
 	name      = "held"
 	port      = 8765
 	// patience is the longest wait for an end state.
-	patience = 60 * time.Second
+	patience = 150 * time.Second
 )
 
 var long = flag.Bool("long", false, "let faults that come and go last 5 and 10 minutes, as operators see them, not seconds")

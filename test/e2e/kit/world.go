@@ -21,8 +21,9 @@ const (
 	Namespace = metav1.NamespaceDefault
 	// Port is the first port of every Service.
 	Port = 8765
-	// Patience is the longest wait for an end state.
-	Patience = 60 * time.Second
+	// Patience is the longest wait for an end state: kube-proxy alone pauses for up to
+	// 103 s after the API server was away.
+	Patience = 150 * time.Second
 )
 
 // Web has a pod on each node, Pair on the first two only.
