@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -326,13 +327,13 @@ func checkRanges(n Network, spec PoolSpec) error {
 // unsupported names the ranges of a network that have no addresses for a pool,
 // or lack those of one family, and why.
 func unsupported(n Network) string {
-	text := ""
+	var text strings.Builder
 	for _, r := range n.Ranges {
 		if r.Kind == RangeEther {
-			text += fmt.Sprintf("; range %d (%s) has MAC addresses only: add one of another type", r.ID, r.Kind)
+			text.WriteString(fmt.Sprintf("; range %d (%s) has MAC addresses only: add one of another type", r.ID, r.Kind))
 		}
 	}
-	return text + lackingIPv6(n)
+	return text.String() + lackingIPv6(n)
 }
 
 // lackingIPv6 names the ranges of a network that have no IPv6 addresses although

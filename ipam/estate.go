@@ -145,12 +145,11 @@ func (m *Manager) takeOver(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.pools[name]
-	switch {
-	case p == nil:
+	if p == nil {
 		p = newPool(m, name)
 		p.setAbsent()
 		m.pools[name] = p
-	default:
+	} else {
 		p.mu.Lock()
 		p.removed = false
 		p.respecced()

@@ -101,12 +101,6 @@ func (s *store) all() map[netip.Addr]Record {
 	return maps.Clone(s.recs)
 }
 
-func (s *store) written(verb string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.writes[verb]
-}
-
 // view is the store as one process sees it: a cache that is told of changes
 // after a while, and knows what the process itself wrote.
 type view struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -237,12 +238,12 @@ func ownerNames(owners []Owner) string {
 		names[i] = o.Namespace + "/" + o.Name
 	}
 	slices.Sort(names)
-	text := ""
+	var text strings.Builder
 	for i, n := range names {
 		if i > 0 {
-			text += ", "
+			text.WriteString(", ")
 		}
-		text += n
+		text.WriteString(n)
 	}
-	return text
+	return text.String()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -36,9 +37,7 @@ func (c *cloud) owners(name string) map[netip.Addr]Title {
 	all := map[netip.Addr]Title{}
 	if n := c.byName("k8s", name); n != nil {
 		for _, r := range n.ranges {
-			for a, t := range ParseTitles(r.Attributes[AttributeOwners]) {
-				all[a] = t
-			}
+			maps.Copy(all, ParseTitles(r.Attributes[AttributeOwners]))
 		}
 	}
 	return all

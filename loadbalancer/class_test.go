@@ -43,7 +43,7 @@ func (h *harness) runClass() (stop func()) {
 
 func classed(name string) *corev1.Service {
 	s := namedService(name)
-	s.Spec.LoadBalancerClass = ptr.To(Class)
+	s.Spec.LoadBalancerClass = new(Class)
 	return s
 }
 
@@ -62,7 +62,7 @@ func TestServiceOfOurClass(t *testing.T) {
 		}
 	}
 	// Both controllers see the deletion; it is served once and nothing is left.
-	h.update("web", func(s *corev1.Service) { s.DeletionTimestamp = ptr.To(metav1.Now()) })
+	h.update("web", func(s *corev1.Service) { s.DeletionTimestamp = new(metav1.Now()) })
 	h.eventually("addresses, status and finalizer are gone", func() bool {
 		rec, _ := h.store.Get(netip.MustParseAddr("10.20.0.100"))
 		return len(rec.Owners) == 0 && len(h.addressesOf("web")) == 0 && len(h.service("web").Finalizers) == 0
@@ -76,7 +76,7 @@ func TestClassControllerAlone(t *testing.T) {
 	h.create(classed("web"))
 	h.create(namedService("plain"))
 	other := namedService("other")
-	other.Spec.LoadBalancerClass = ptr.To("example.com/lb")
+	other.Spec.LoadBalancerClass = new("example.com/lb")
 	other.Finalizers = []string{cleanup}
 	h.create(other)
 	h.has("web", "10.20.0.100")
@@ -88,12 +88,12 @@ func TestClassControllerAlone(t *testing.T) {
 		return len(h.addressesOf("web")) == 0 && len(h.service("web").Finalizers) == 0
 	})
 	h.update("web", func(s *corev1.Service) {
-		s.Spec.Type, s.Spec.LoadBalancerClass = corev1.ServiceTypeLoadBalancer, ptr.To(Class)
+		s.Spec.Type, s.Spec.LoadBalancerClass = corev1.ServiceTypeLoadBalancer, new(Class)
 	})
 	h.has("web", "10.20.0.101")
 	stop()
-	h.update("web", func(s *corev1.Service) { s.DeletionTimestamp = ptr.To(metav1.Now()) })
-	h.update("other", func(s *corev1.Service) { s.DeletionTimestamp = ptr.To(metav1.Now()) })
+	h.update("web", func(s *corev1.Service) { s.DeletionTimestamp = new(metav1.Now()) })
+	h.update("other", func(s *corev1.Service) { s.DeletionTimestamp = new(metav1.Now()) })
 	h.runClass()
 	h.eventually("it is served at the start", func() bool { return len(h.service("web").Finalizers) == 0 })
 	if n := h.calls.count("ensure plain") + h.calls.count("ensure other") + h.calls.count("delete other"); n > 0 {
@@ -179,7 +179,7 @@ func TestWithoutDefaultClass(t *testing.T) {
 		return len(r.Owners) == 0
 	})
 	// A Service that lost its finalizer keeps nothing for itself.
-	h.update("ours", func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("example.com/lb"); s.Finalizers = nil })
+	h.update("ours", func(s *corev1.Service) { s.Spec.LoadBalancerClass = new("example.com/lb"); s.Finalizers = nil })
 	h.controller.sweep(t.Context())
 	h.eventually("an address of another class is released", func() bool {
 		h.controller.sweep(t.Context())

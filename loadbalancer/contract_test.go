@@ -17,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cloud-provider/api"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 )
@@ -79,7 +78,7 @@ func TestDeletedServiceReleasesItsAddress(t *testing.T) {
 	h.create(namedService("web"))
 	h.eventually("the address is there", func() bool { return len(h.addressesOf("web")) == 1 })
 	// The fake API server does not wait for finalizers: say what a real one says.
-	h.update("web", func(s *corev1.Service) { s.DeletionTimestamp = ptr.To(metav1.Now()) })
+	h.update("web", func(s *corev1.Service) { s.DeletionTimestamp = new(metav1.Now()) })
 	h.eventually("it is asked whether anything is left, then told to delete, then the finalizer goes", func() bool {
 		s := h.service("web")
 		return h.calls.count("delete web") == 1 && s != nil && len(s.Finalizers) == 0
@@ -132,7 +131,7 @@ func TestServiceOfAnotherClassIsLeftAlone(t *testing.T) {
 	h := newHarness(t, []runtime.Object{readyNode("n1", "10.20.0.11")}, l2Pool("private"))
 	h.runLibrary()
 	other := namedService("other")
-	other.Spec.LoadBalancerClass = ptr.To("example.com/lb")
+	other.Spec.LoadBalancerClass = new("example.com/lb")
 	h.create(other)
 	h.create(namedService("web"))
 	h.eventually("ours has an address", func() bool { return len(h.addressesOf("web")) == 1 })

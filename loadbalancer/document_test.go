@@ -10,7 +10,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/loadbalancer/router"
@@ -25,7 +24,7 @@ func TestMakeDocument(t *testing.T) {
 	excluded := testNode("n4", "10.20.0.14", "fd00:20::14")
 	excluded.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 	leaving := testNode("n5", "10.20.0.15", "")
-	leaving.DeletionTimestamp = ptr.To(metav1.Now())
+	leaving.DeletionTimestamp = new(metav1.Now())
 	nodes = append(nodes, excluded, leaving)
 
 	tests := []struct {
@@ -161,18 +160,19 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 func dump(d router.Document) string {
 	var lines []string
 	for _, g := range d.Groups {
-		line := "group " + g.Name
+		var line strings.Builder
+		line.WriteString("group " + g.Name)
 		if g.Check != nil {
-			line += fmt.Sprintf(" check :%d%s", g.Check.Port, g.Check.Path)
+			line.WriteString(fmt.Sprintf(" check :%d%s", g.Check.Port, g.Check.Path))
 		}
-		line += ":"
+		line.WriteString(":")
 		for _, m := range g.Members {
-			line += fmt.Sprintf(" %s*%d", m.Address, m.Weight)
+			line.WriteString(fmt.Sprintf(" %s*%d", m.Address, m.Weight))
 			if m.CheckAddress.IsValid() {
-				line += "@" + m.CheckAddress.String()
+				line.WriteString("@" + m.CheckAddress.String())
 			}
 		}
-		lines = append(lines, line)
+		lines = append(lines, line.String())
 	}
 	for _, f := range d.Frontends {
 		line := fmt.Sprintf("%s %s -> %s:%d", f.Key(), f.Service, f.Group, f.BackendPort)
@@ -216,7 +216,7 @@ func testNode(name, ip4, ip6 string) *corev1.Node {
 func testSlice(pod, node string, ready bool) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{{
 		NodeName:   &node,
-		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: ptr.To(true)},
+		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: new(true)},
 		TargetRef:  &corev1.ObjectReference{UID: types.UID(pod)},
 	}}}
 }

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
@@ -124,7 +123,7 @@ func labelled(key, value string) func(*corev1.Service) {
 
 func dual(p corev1.IPFamilyPolicy) func(*corev1.Service) {
 	return func(s *corev1.Service) {
-		s.Spec.IPFamilyPolicy = ptr.To(p)
+		s.Spec.IPFamilyPolicy = new(p)
 		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
@@ -19,7 +18,7 @@ import (
 // remove deletes a Service as a real API server does.
 func (h *harness) remove(name string) {
 	h.t.Helper()
-	h.update(name, func(s *corev1.Service) { s.DeletionTimestamp = ptr.To(metav1.Now()) })
+	h.update(name, func(s *corev1.Service) { s.DeletionTimestamp = new(metav1.Now()) })
 	h.eventually("the finalizer is gone", func() bool { return len(h.service(name).Finalizers) == 0 })
 	if err := h.kube.CoreV1().Services("ns").Delete(h.t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		h.t.Fatal(err)
@@ -76,7 +75,7 @@ func TestWithoutRetainNothingIsKept(t *testing.T) {
 	h.create(retaining("web", "u1"))
 	h.has("web", "10.20.0.100")
 	// The annotation goes with the Service: what it says at the end counts.
-	h.update("web", func(s *corev1.Service) { s.Annotations, s.DeletionTimestamp = nil, ptr.To(metav1.Now()) })
+	h.update("web", func(s *corev1.Service) { s.Annotations, s.DeletionTimestamp = nil, new(metav1.Now()) })
 	h.eventually("it is released", func() bool {
 		r, _ := h.store.Get(netip.MustParseAddr("10.20.0.100"))
 		return r.Phase == ipam.Releasing

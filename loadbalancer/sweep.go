@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -140,10 +141,5 @@ func (c *Controller) wantsAddress(svc *corev1.Service) bool {
 }
 
 func hasFinalizer(svc *corev1.Service) bool {
-	for _, f := range svc.Finalizers {
-		if f == "service.kubernetes.io/load-balancer-cleanup" {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(svc.Finalizers, "service.kubernetes.io/load-balancer-cleanup")
 }

@@ -148,9 +148,9 @@ func (w *accessWatch) transition(told *string, err error, reason, wrong, right s
 	if err != nil {
 		now = err.Error()
 	}
-	switch {
-	case now == *told:
-	case now == "":
+	switch now {
+	case *told:
+	case "":
 		w.recorder.Event(w.about, corev1.EventTypeNormal, ReasonAccessRestored, right)
 	default:
 		w.recorder.Eventf(w.about, corev1.EventTypeWarning, reason, wrong, now)

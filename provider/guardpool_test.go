@@ -61,7 +61,7 @@ func TestGuardedPool(t *testing.T) {
 	held := func() bool { rec, ok := store.Get(r.Address); return ok && rec.OnHold }
 	w.await("the hold", held)
 	w.check(store.SetCandidates(ctx, r.Address, func(*v1alpha1.VirtualIP) []v1alpha1.Candidate {
-		return []v1alpha1.Candidate{{Node: nodeName(0), Machine: int32(w.machines[0]), State: v1alpha1.CandidateAttached}} //nolint:gosec // small
+		return []v1alpha1.Candidate{{Node: nodeName(0), Machine: int32(w.machines[0]), State: v1alpha1.CandidateAttached}}
 	}))
 	w.check(w.one.AttachAlias(ctx, w.machines[0], w.reservation, "NIC0", r.Address))
 	w.await("the alias", func() bool { return len(w.aliases(r.Address)) == 1 })

@@ -46,8 +46,8 @@ func TestTrim(t *testing.T) {
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta: *meta.DeepCopy(), AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: ptr.To[int32](80)}},
 		Endpoints: []discoveryv1.Endpoint{{
-			Addresses: []string{"10.244.1.5"}, NodeName: ptr.To("node-1"), Zone: ptr.To("z"),
-			Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
+			Addresses: []string{"10.244.1.5"}, NodeName: new("node-1"), Zone: new("z"),
+			Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
 			TargetRef:  &corev1.ObjectReference{Kind: "Pod", Name: "p", UID: "u"},
 		}},
 	}

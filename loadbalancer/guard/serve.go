@@ -305,8 +305,8 @@ func (p *progress) asked(h hotplug, err error) error {
 // toDetach is the alias to detach next: first what nobody knows of, then
 // candidates that have handed their address on.
 func (c *Controller) toDetach(w *world, m Machine) (int, hotplug, bool) {
-	for _, n := range w.strays(m) {
-		h := hotplug{}
+	if strays := w.strays(m); len(strays) > 0 {
+		n, h := strays[0], hotplug{}
 		if len(n.Addresses) > 0 {
 			h.address = n.Addresses[0]
 		}

@@ -145,7 +145,7 @@ func parse(n Network) (name string, spec v1alpha1.AddressPoolSpec, err error) {
 	name = strings.TrimSpace(n.Attributes[AttributePool])
 	id := n.ID
 	spec = v1alpha1.AddressPoolSpec{
-		Network: v1alpha1.NetworkReference{ID: &id}, AutoAssign: ptr.To(true), ChunkSize: 8, ReserveAhead: ptr.To[int32](4),
+		Network: v1alpha1.NetworkReference{ID: &id}, AutoAssign: new(true), ChunkSize: 8, ReserveAhead: ptr.To[int32](4),
 		Quarantine: &metav1.Duration{Duration: 30 * time.Second},
 	}
 	var errs []error

@@ -24,7 +24,7 @@ func network(id int32, attributes ...string) Network {
 
 func base(id int32) v1alpha1.AddressPoolSpec {
 	return v1alpha1.AddressPoolSpec{
-		Network: v1alpha1.NetworkReference{ID: &id}, Exposure: v1alpha1.ExposureL2, AutoAssign: ptr.To(true), ChunkSize: 8,
+		Network: v1alpha1.NetworkReference{ID: &id}, Exposure: v1alpha1.ExposureL2, AutoAssign: new(true), ChunkSize: 8,
 		ReserveAhead: ptr.To[int32](4), Quarantine: &metav1.Duration{Duration: 30 * time.Second},
 	}
 }
@@ -39,7 +39,7 @@ func TestParse(t *testing.T) {
 		"ONELB_QUARANTINE=2m", "ONELB_AVOID_EDGE=YES", "ONELB_DRAINING=true", "ONELB_CLUSTERS=a,b", "ONELB_ERROR=old"))
 	want := base(5)
 	want.Exposure, want.Router = v1alpha1.ExposureRouter, &v1alpha1.RouterSpec{Name: "edge", Forward: v1alpha1.ForwardVIP, InnerPool: "inner"}
-	want.AutoAssign, want.Priority, want.ChunkSize, want.ReserveAhead = ptr.To(false), 7, 16, ptr.To[int32](0)
+	want.AutoAssign, want.Priority, want.ChunkSize, want.ReserveAhead = new(false), 7, 16, ptr.To[int32](0)
 	want.Quarantine, want.AvoidEdgeAddresses, want.Draining = &metav1.Duration{Duration: 2 * time.Minute}, true, true
 	want.Ranges = []v1alpha1.AddressRange{{Start: "10.0.0.1", End: "10.0.0.9"}, {Start: "2001:db8::1", End: "2001:db8::9"}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/onelb/onelb/ipam"
 )
 
-// ErrReleased: the address has begun to be released, or its object is being
+// ErrReleased says that the address has begun to be released, or its object is being
 // deleted; nobody can join it any more.
 var ErrReleased = errors.New("address is being released")
 

@@ -200,11 +200,10 @@ func TestStaleWatchEventIsIgnored(t *testing.T) {
 	if r, _ := s.Get(addr); !r.OnHold {
 		t.Error("an old event undid our own write")
 	}
-	cur, _ := s.Get(addr)
 	if _, err := s.Disown(t.Context(), addr, "u1", false); err != nil {
 		t.Fatal(err)
 	}
-	cur, _ = s.Get(addr)
+	cur, _ := s.Get(addr)
 	if err := s.Delete(t.Context(), cur); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package adopt
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ type fake map[ipam.NetworkID]ipam.Network
 
 func (f fake) OwnNetworks(context.Context) ([]one.Listed, error) {
 	var out []one.Listed
-	for id := ipam.NetworkID(0); id < 20; id++ {
+	for id := range ipam.NetworkID(20) {
 		if n, ok := f[id]; ok {
 			out = append(out, one.Listed{ID: id, Name: n.Name, Parent: n.Parent, Attributes: n.Attributes})
 		}
@@ -34,9 +35,7 @@ func (f fake) Get(_ context.Context, id ipam.NetworkID) (ipam.Network, error) {
 }
 
 func (f fake) Annotate(_ context.Context, id ipam.NetworkID, attributes map[string]string) error {
-	for k, v := range attributes {
-		f[id].Attributes[k] = v
-	}
+	maps.Copy(f[id].Attributes, attributes)
 	return nil
 }
 

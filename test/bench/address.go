@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/utils/ptr"
 )
 
 // created is a Service that was given its address.
@@ -114,7 +113,7 @@ func (d *datacenter) floor(ctx context.Context, name string) (time.Duration, err
 	}
 	defer w.Stop()
 	svc := service(name, lanPool)
-	svc.Spec.LoadBalancerClass = ptr.To("bench.onelb.io/nobody")
+	svc.Spec.LoadBalancerClass = new("bench.onelb.io/nobody")
 	services, records := d.Client().CoreV1().Services(namespace), d.Client().CoreV1().ConfigMaps(namespace)
 	begin := time.Now()
 	created := make(chan error, 1)

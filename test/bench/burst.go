@@ -144,7 +144,7 @@ func (d *datacenter) createMany(ctx context.Context, first, n int) (burstResult,
 		g.Go(func() error {
 			svc := service(burstName(first+i), burstPool)
 			if d.manyPorts {
-				svc.Spec.AllocateLoadBalancerNodePorts = ptr.To(false)
+				svc.Spec.AllocateLoadBalancerNodePorts = new(false)
 			}
 			a.begins(svc.Name)
 			_, err := d.CreateService(gctx, svc)

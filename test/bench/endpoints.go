@@ -8,7 +8,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/test/lab"
 )
@@ -25,13 +24,13 @@ func (d *datacenter) setEndpoints(ctx context.Context, svc *corev1.Service, pods
 	}
 	for _, p := range svc.Spec.Ports {
 		slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{
-			Name: ptr.To(p.Name), Protocol: ptr.To(p.Protocol), Port: ptr.To(p.TargetPort.IntVal),
+			Name: new(p.Name), Protocol: new(p.Protocol), Port: new(p.TargetPort.IntVal),
 		})
 	}
 	for _, p := range pods {
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{p.PodIPs()[0].String()}, NodeName: ptr.To(p.Node().ShortName()),
-			Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)},
+			Addresses: []string{p.PodIPs()[0].String()}, NodeName: new(p.Node().ShortName()),
+			Conditions: discoveryv1.EndpointConditions{Ready: new(true), Serving: new(true), Terminating: new(false)},
 		})
 	}
 	slices := d.Client().DiscoveryV1().EndpointSlices(namespace)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/test/lab"
 	"github.com/onelb/onelb/test/lab/witness"
@@ -119,7 +118,7 @@ func (d *datacenter) newTarget(ctx context.Context, pool string) (*target, error
 	svc := t.service()
 	svc.Spec.Selector = nil
 	if d.manyPorts {
-		svc.Spec.AllocateLoadBalancerNodePorts = ptr.To(false)
+		svc.Spec.AllocateLoadBalancerNodePorts = new(false)
 	}
 	if err := d.setEndpoints(ctx, svc, d.pods); err != nil {
 		return nil, err

@@ -114,7 +114,7 @@ func startGossip(ctx context.Context, n int) (g *gossips, err error) {
 	var peers []member.Peer
 	for i := range n {
 		peers = append(peers, member.Peer{
-			Name: fmt.Sprintf("node-%d", i+1), Address: netip.AddrFrom4([4]byte{127, 77, 0, byte(i + 1)}), //nolint:gosec // at most 100
+			Name: fmt.Sprintf("node-%d", i+1), Address: netip.AddrFrom4([4]byte{127, 77, 0, byte(i + 1)}),
 		})
 	}
 	for i, p := range peers {
@@ -128,7 +128,7 @@ func startGossip(ctx context.Context, n int) (g *gossips, err error) {
 		// To look for those that are to come would cost more than all the rest.
 		group.SetPeers(p.Address, peers[:i])
 		group.SetState(member.State{Settled: true, MACs: fmt.Sprintf("%06d", i)})
-		group.Announce(member.Claim{Address: netip.AddrFrom4([4]byte{10, 77, 0, byte(i + 1)}), Node: p.Name, Epoch: 1}) //nolint:gosec // at most 100
+		group.Announce(member.Claim{Address: netip.AddrFrom4([4]byte{10, 77, 0, byte(i + 1)}), Node: p.Name, Epoch: 1})
 		g.groups = append(g.groups, group)
 		g.all.Go(func() { _ = group.Run(ctx) }) // it returns no error
 		// Together they would dial each other thousands of times at once, each from a

@@ -52,7 +52,7 @@ func (d *datacenter) routerClient(ctx context.Context) (*router.Client, error) {
 	return router.NewClient(router.ClientOptions{
 		Router: lab.RouterName, Endpoints: []string{endpoint},
 		CAFile: filepath.Join(pki, "ca.crt"), CertFile: filepath.Join(pki, "client.crt"), KeyFile: filepath.Join(pki, "client.key"),
-		Cluster: lab.ClusterName, Identity: string(system.UID), Token: uint64(time.Now().Unix()), //nolint:gosec // positive
+		Cluster: lab.ClusterName, Identity: string(system.UID), Token: uint64(time.Now().Unix()),
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			return d.Control().DialContext(ctx, "tcp", address)
 		},
@@ -111,7 +111,7 @@ func document(n int) router.Document {
 	}
 	for i := range n {
 		d.Frontends = append(d.Frontends, router.Frontend{
-			Address: netip.AddrFrom4([4]byte{203, 0, 113, byte(20 + i/50)}), Protocol: router.TCP, Port: uint16(i%50 + 1), //nolint:gosec // small
+			Address: netip.AddrFrom4([4]byte{203, 0, 113, byte(20 + i/50)}), Protocol: router.TCP, Port: uint16(i%50 + 1),
 			Service: fmt.Sprintf("default/service-%d", i), Group: "nodes", BackendPort: uint16(30000 + i%2768), //nolint:gosec // small
 		})
 	}

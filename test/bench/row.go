@@ -66,7 +66,7 @@ func Write(file string, rows []Row) error {
 	if err != nil {
 		return fmt.Errorf("encode rows: %w", err)
 	}
-	if err := os.WriteFile(file, append(data, '\n'), 0o644); err != nil { //nolint:gosec // for everyone to read
+	if err := os.WriteFile(file, append(data, '\n'), 0o644); err != nil {
 		return fmt.Errorf("write rows: %w", err)
 	}
 	return nil

@@ -93,7 +93,7 @@ func TestListTellsReservations(t *testing.T) {
 	}
 	seen := 0
 	for _, l := range all {
-		switch l.ID {
+		switch l.ID { //nolint:exhaustive // an id, not one of a few
 		case parent:
 			seen++
 			if l.Parent != ipam.NoNetwork || l.Attributes[ipam.AttributePool] != "offered" {

@@ -12,7 +12,6 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	clientset "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	servicecontroller "k8s.io/cloud-provider/controllers/service"
 	"k8s.io/component-base/metrics/prometheus/controllers"
@@ -41,10 +40,10 @@ type builder struct{ config *rest.Config }
 
 func (b builder) Config(string) (*rest.Config, error) { return b.config, nil }
 func (b builder) ConfigOrDie(string) *rest.Config     { return b.config }
-func (b builder) Client(string) (clientset.Interface, error) {
+func (b builder) Client(string) (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(b.config)
 }
-func (b builder) ClientOrDie(string) clientset.Interface {
+func (b builder) ClientOrDie(string) kubernetes.Interface {
 	return kubernetes.NewForConfigOrDie(b.config)
 }
 

@@ -15,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
@@ -105,7 +104,7 @@ func services() []*corev1.Service {
 		out = append(out, &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("s%02d", len(out)), Annotations: annotations},
 			Spec: corev1.ServiceSpec{
-				Type: corev1.ServiceTypeLoadBalancer, IPFamilyPolicy: ptr.To(policy), IPFamilies: families,
+				Type: corev1.ServiceTypeLoadBalancer, IPFamilyPolicy: new(policy), IPFamilies: families,
 				Ports: []corev1.ServicePort{{Port: port, Protocol: corev1.ProtocolTCP}},
 			},
 		})
@@ -116,7 +115,7 @@ func services() []*corev1.Service {
 		add(nil, 80, corev1.IPFamilyPolicyRequireDualStack)
 		add(map[string]string{annotation.Pool.Name: "side"}, 80, corev1.IPFamilyPolicyRequireDualStack)
 		if i < 3 {
-			add(map[string]string{annotation.Share.Name: "front"}, 8000+int32(i), corev1.IPFamilyPolicySingleStack, corev1.IPv4Protocol) //nolint:gosec // small
+			add(map[string]string{annotation.Share.Name: "front"}, 8000+int32(i), corev1.IPFamilyPolicySingleStack, corev1.IPv4Protocol)
 		}
 	}
 	add(map[string]string{annotation.Address.Name: "203.0.113.150", annotation.Retain.Name: "24h"}, 80, corev1.IPFamilyPolicySingleStack, corev1.IPv4Protocol)

@@ -51,7 +51,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	var all sync.WaitGroup
 	for i, seed := range o.Seeds {
 		if seed == 0 {
-			seed = rand.Uint64() //nolint:gosec // a seed
+			seed = rand.Uint64()
 		}
 		part := o
 		part.Points, part.Processes = share(o.Points, i, len(o.Seeds)), share(o.Processes, i, len(o.Seeds))
@@ -339,7 +339,7 @@ func (d *driver) process(ctx context.Context) error {
 	if d.now, err = d.startProcess(t); err != nil {
 		return err
 	}
-	for n := 0; n < 10; n++ {
+	for n := range 10 {
 		op := d.script.pick(t.kind)
 		d.note("%s", op.name)
 		if err := op.run(ctx); err != nil {

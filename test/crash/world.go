@@ -54,7 +54,7 @@ func newWorld(ctx context.Context, o Options, seed uint64) (w *world, err error)
 		return nil, err
 	}
 	w = &world{
-		o: o, seed: seed, dir: dir, pace: timing, seen: map[string]int{}, rng: rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // a plan
+		o: o, seed: seed, dir: dir, pace: timing, seen: map[string]int{}, rng: rand.New(rand.NewPCG(seed, 0)),
 		report: Report{Seeds: []uint64{seed}, Hits: map[Point]int{}},
 	}
 	defer func() {

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/test/e2e/kit"
 )
@@ -24,10 +23,10 @@ func TestRefusedServices(t *testing.T) {
 		{
 			"no-node-port", "Refused",
 			func(s *corev1.Service) {
-				s.Spec.AllocateLoadBalancerNodePorts = ptr.To(false)
+				s.Spec.AllocateLoadBalancerNodePorts = new(false)
 				kit.InPool("internet")(s)
 			},
-			func(s *corev1.Service) { s.Spec.AllocateLoadBalancerNodePorts = ptr.To(true) },
+			func(s *corev1.Service) { s.Spec.AllocateLoadBalancerNodePorts = new(true) },
 			[]string{"8765/", "internet", "spec.allocateLoadBalancerNodePorts", "forward: VIP"},
 		},
 		{

@@ -150,9 +150,9 @@ func TestKilled(t *testing.T) {
 // TestKilledAtRandom kills programs at moments drawn from a seed that it prints.
 func TestKilledAtRandom(t *testing.T) {
 	w := newWorld(t)
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number
+	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // chooses moments
+	random := rand.New(rand.NewPCG(seed, 0))
 	for i := range 5 {
 		r := newRound(w, fmt.Sprintf("random-%d", i))
 		strike := func(request func()) {

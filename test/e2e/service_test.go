@@ -49,7 +49,7 @@ func (w *world) waitAnswers(name string, addrs []netip.Addr) {
 	w.Must(err)
 	for _, a := range addrs {
 		for _, p := range svc.Spec.Ports {
-			w.waitAnswer(a, uint16(p.Port), p.Protocol) //nolint:gosec // a port
+			w.waitAnswer(a, uint16(p.Port), p.Protocol)
 		}
 	}
 }

@@ -12,12 +12,13 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/onelb/onelb/test/lab"
 	"github.com/onelb/onelb/test/lab/labtest"
 	"github.com/onelb/onelb/test/lab/ns"
 	"github.com/onelb/onelb/test/lab/proc"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // TestKilled kills a process with a lab: its programs die with it, and the next
@@ -59,7 +60,7 @@ func TestKilled(t *testing.T) {
 // runChild starts a process with a lab and kills it when the lab is up.
 func runChild(t *testing.T, name string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this very program
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"="+name)
 	out, err := cmd.StdoutPipe()
 	must(t, err)

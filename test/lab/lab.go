@@ -11,10 +11,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/onelb/onelb/test/lab/kubebin"
-	"github.com/onelb/onelb/test/lab/proc"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/onelb/onelb/test/lab/kubebin"
+	"github.com/onelb/onelb/test/lab/proc"
 )
 
 var (
@@ -272,9 +273,7 @@ func (l *Lab) unit(h *Host, name, path string, args ...string) *proc.Unit {
 
 // goInside runs f until the lab ends; Close waits for it.
 func (l *Lab) goInside(f func(ctx context.Context)) {
-	l.inside.Add(1)
-	go func() {
-		defer l.inside.Done()
+	l.inside.Go(func() {
 		f(l.ctx)
-	}()
+	})
 }

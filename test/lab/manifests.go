@@ -7,17 +7,18 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/onelb/onelb/test/lab/kubebin"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/ptr"
+
+	"github.com/onelb/onelb/test/lab/kubebin"
 )
 
 // gossipSecret holds the key of the node agents' gossip; the CCM makes it.
-const gossipSecret = "onelb-gossip" //nolint:gosec // a name
+const gossipSecret = "onelb-gossip"
 
 // ApplyManifests applies the kustomize base as an operator does and returns when
 // the API serves the custom resources. Applying it again is harmless. The

@@ -146,7 +146,7 @@ func store(dir, file string, der []byte, key *ecdsa.PrivateKey) (pair, error) {
 		key:      pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}),
 		certFile: filepath.Join(dir, file+".crt"), keyFile: filepath.Join(dir, file+".key"),
 	}
-	if err := os.WriteFile(p.certFile, p.cert, 0o644); err != nil { //nolint:gosec // public
+	if err := os.WriteFile(p.certFile, p.cert, 0o644); err != nil {
 		return pair{}, err
 	}
 	return p, os.WriteFile(p.keyFile, p.key, 0o600)

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/onelb/onelb/test/lab/proc"
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
+
+	"github.com/onelb/onelb/test/lab/proc"
 )
 
 // Pod is a pod with a namespace of its own on a node, in which a server answers,
@@ -141,7 +142,7 @@ func (p *Pod) create(ctx context.Context, w Workload) error {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: p.name, Namespace: p.namespace, Labels: w.Labels},
 		Spec: corev1.PodSpec{
-			NodeName: p.node.ShortName(), AutomountServiceAccountToken: ptr.To(false),
+			NodeName: p.node.ShortName(), AutomountServiceAccountToken: new(false),
 			Containers:  []corev1.Container{container},
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 		},
@@ -190,7 +191,7 @@ func (p *Pod) setReady(ctx context.Context, client kubernetes.Interface, ready c
 		},
 		ContainerStatuses: []corev1.ContainerStatus{{
 			Name: "labpod", Image: "labpod", ImageID: "labpod", ContainerID: "lab://" + p.key(),
-			Ready: ready == corev1.ConditionTrue, Started: ptr.To(true),
+			Ready: ready == corev1.ConditionTrue, Started: new(true),
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
 		}},
 	}

@@ -30,7 +30,7 @@ func (l *Lab) wait(ctx context.Context, what string, units []*proc.Unit, f func(
 		}
 		for _, u := range units {
 			if !u.Running() {
-				return fmt.Errorf("wait for %s: %s: %w (%v); its last lines:\n%s", what, u.Name(), ErrEnded, u.Err(), u.Tail(15))
+				return fmt.Errorf("wait for %s: %s: %w (%w); its last lines:\n%s", what, u.Name(), ErrEnded, u.Err(), u.Tail(15))
 			}
 		}
 		select {

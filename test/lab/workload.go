@@ -136,7 +136,7 @@ func (w Workload) Service(name string, kind corev1.ServiceType) *corev1.Service 
 	numbers := map[int32]int32{}
 	for _, p := range w.Ports {
 		if _, ok := numbers[p.Port]; !ok {
-			numbers[p.Port] = 8765 + int32(len(numbers)) //nolint:gosec // a handful
+			numbers[p.Port] = 8765 + int32(len(numbers))
 		}
 		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{
 			Name: p.Name, Protocol: p.Protocol, Port: numbers[p.Port], TargetPort: intstr.FromInt32(p.Port),

@@ -15,14 +15,14 @@ func ip4Number(a netip.Addr) uint32 {
 
 func ip4Add(a netip.Addr, n int) netip.Addr {
 	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], ip4Number(a)+uint32(n)) //nolint:gosec // wraps as oned's does
+	binary.BigEndian.PutUint32(b[:], ip4Number(a)+uint32(n))
 	return netip.AddrFrom4(b)
 }
 
 // ip6Add counts in the lower 64 bits.
 func ip6Add(a netip.Addr, n int) netip.Addr {
 	b := a.As16()
-	binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+uint64(n)) //nolint:gosec // n is not negative
+	binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+uint64(n))
 	return netip.AddrFrom16(b)
 }
 
@@ -67,7 +67,7 @@ func macString(mac uint64) string {
 		b[i] = ':'
 	}
 	for i := range 6 {
-		c := byte(mac >> (40 - 8*i)) //nolint:gosec // the byte
+		c := byte(mac >> (40 - 8*i))
 		b[3*i], b[3*i+1] = hex[c>>4], hex[c&15]
 	}
 	return string(b[:])

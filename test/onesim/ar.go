@@ -192,7 +192,7 @@ func (r *addrRange) address(index int) []pair {
 		out = append(out, pair{"IP6", ip6Add(r.ip6, index).String()})
 	}
 	if kind.slaac {
-		mac := r.mac + uint64(index) //nolint:gosec // an index is never negative
+		mac := r.mac + uint64(index)
 		if r.global.IsValid() {
 			out = append(out, pair{"IP6_GLOBAL", slaac(r.global, mac).String()})
 		}
@@ -202,7 +202,7 @@ func (r *addrRange) address(index int) []pair {
 		}
 	}
 	if !r.shared {
-		out = append(out, pair{"MAC", macString(r.mac + uint64(index))}) //nolint:gosec // see above
+		out = append(out, pair{"MAC", macString(r.mac + uint64(index))})
 	}
 	return out
 }
@@ -220,7 +220,7 @@ func (r *addrRange) index(key, value string) (int, bool) {
 	case key == "MAC" && !r.shared:
 		var mac uint64
 		if mac, ok = parseMAC(value); ok {
-			offset, ok = int(mac-r.mac), mac >= r.mac && mac-r.mac < 1<<31 //nolint:gosec // bounded beside it
+			offset, ok = int(mac-r.mac), mac >= r.mac && mac-r.mac < 1<<31
 		}
 	}
 	return offset, ok && offset >= 0 && offset < r.size
@@ -279,7 +279,7 @@ func (r *addrRange) slice(first, n, id int) *addrRange {
 		parentAR: r.id, custom: slices.Clone(r.custom), macPrefix: r.macPrefix,
 	}
 	if !r.shared {
-		out.mac = r.mac + uint64(first) //nolint:gosec // an index is never negative
+		out.mac = r.mac + uint64(first)
 	}
 	if r.ip.IsValid() {
 		out.ip = ip4Add(r.ip, first)
@@ -317,7 +317,7 @@ func (r *addrRange) writeEnds(b *xmlOut) {
 	kind := rangeTypes[r.typ]
 	end := r.mac
 	if !r.shared {
-		end += uint64(last) //nolint:gosec // a size is positive
+		end += uint64(last)
 	}
 	b.cdata("MAC_END", macString(end))
 	if kind.v4 {

@@ -17,7 +17,7 @@ func setBacklog(ln net.Listener, n int) error {
 		return err
 	}
 	var inner error
-	if err := raw.Control(func(fd uintptr) { inner = syscall.Listen(int(fd), n) }); err != nil { //nolint:gosec // a file descriptor
+	if err := raw.Control(func(fd uintptr) { inner = syscall.Listen(int(fd), n) }); err != nil {
 		return err
 	}
 	return inner

@@ -285,7 +285,7 @@ func (s *Sim) Allow(userName, kindName string, id int, rights ...string) error {
 	if err != nil {
 		return err
 	}
-	r := rule{user: selectOne | uint64(u.id), zone: selectOne, resource: selectAll} //nolint:gosec // an id
+	r := rule{user: selectOne | uint64(u.id), zone: selectOne, resource: selectAll}
 	if id >= 0 {
 		r.resource = selectOne | uint64(id)
 	}

@@ -1,5 +1,7 @@
 package onesim
 
+import "slices"
+
 // host is a hypervisor. Its hardware is that of the dummy driver: 8 cores, 16 GiB.
 type host struct {
 	object
@@ -120,8 +122,8 @@ func hostPoolInfo(c *call) (any, error) {
 	var b xmlOut
 	b.open("HOST_POOL")
 	ids := c.hosts.sorted()
-	for i := len(ids) - 1; i >= 0; i-- {
-		if h := c.hosts.byID[ids[i]]; c.may(opUse, &h.object) {
+	for _, v := range slices.Backward(ids) {
+		if h := c.hosts.byID[v]; c.may(opUse, &h.object) {
 			c.writeHost(&b, h)
 		}
 	}

@@ -101,7 +101,7 @@ func (s *leaseSet) raw() string {
 
 // ownerPair is how a lease names its owner.
 func ownerPair(owner uint64) pair {
-	id := strconv.FormatInt(int64(int32(owner&idMask)), 10) //nolint:gosec // a hold is id -1 in 32 bits
+	id := strconv.FormatInt(int64(int32(owner&idMask)), 10)
 	switch owner &^ idMask {
 	case ownerNet:
 		return pair{"VNET", id}

@@ -126,7 +126,7 @@ func (s *Sim) counted(n *nic) bool {
 	return n.leased && v != nil && v.parent < 0
 }
 
-func vmOwner(id int) uint64 { return ownerVM | uint64(id) } //nolint:gosec // an id
+func vmOwner(id int) uint64 { return ownerVM | uint64(id) }
 
 // addNIC gives a VM a NIC with its lease.
 func (s *Sim) addNIC(v *vm, a *attribute, alias bool) (*nic, error) {

@@ -132,7 +132,7 @@ func (c *call) reserveInto(parent, child *vnet, r reservation) error {
 		c.countLeases(child.uid, child.gid, parent.id, -r.size)
 		return err
 	}
-	owner := ownerNet | uint64(child.id) //nolint:gosec // an id
+	owner := ownerNet | uint64(child.id)
 	for i := range r.size {
 		from.leases.add(first+i, owner)
 	}

@@ -71,9 +71,9 @@ func (t *template) clone() *template {
 
 // get is the value of the last single attribute of that name, or "".
 func (t *template) get(name string) string {
-	for i := len(t.attrs) - 1; i >= 0; i-- {
-		if t.attrs[i].name == name && !t.attrs[i].vector {
-			return t.attrs[i].value
+	for _, v := range slices.Backward(t.attrs) {
+		if v.name == name && !v.vector {
+			return v.value
 		}
 	}
 	return ""

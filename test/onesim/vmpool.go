@@ -1,6 +1,7 @@
 package onesim
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -46,7 +47,7 @@ func vmPool(c *call, write func(*xmlOut, *vm)) (any, error) {
 // vmPoolSet shows the VMs of a list of ids that exist and may be used.
 func vmPoolSet(c *call) (any, error) {
 	wanted := map[int]bool{}
-	for _, text := range strings.Split(c.str(0), ",") {
+	for text := range strings.SplitSeq(c.str(0), ",") {
 		id, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil {
 			return nil, fail(CodeXMLRPCAPI, "Can't parse ids %q", c.str(0))
@@ -56,8 +57,8 @@ func vmPoolSet(c *call) (any, error) {
 	var b xmlOut
 	b.open("VM_POOL")
 	ids := c.vms.sorted()
-	for i := len(ids) - 1; i >= 0; i-- {
-		v := c.vms.byID[ids[i]]
+	for _, v := range slices.Backward(ids) {
+		v := c.vms.byID[v]
 		if !wanted[v.id] || !c.may(opUse, &v.object) {
 			continue
 		}

@@ -36,7 +36,7 @@ func (w *World) Answers(work lab.Workload, name string, addrs ...netip.Addr) {
 	w.T.Helper()
 	for _, p := range w.Get(name).Spec.Ports {
 		for _, a := range addrs {
-			w.answer(work, a, uint16(p.Port), p.Protocol) //nolint:gosec // a port
+			w.answer(work, a, uint16(p.Port), p.Protocol)
 		}
 	}
 }

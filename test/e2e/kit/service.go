@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
-	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/test/lab"
@@ -59,7 +58,7 @@ func Class(name string) Edit {
 // with fewer than the Service has, it drops the others.
 func Families(policy corev1.IPFamilyPolicy, f ...corev1.IPFamily) Edit {
 	return func(s *corev1.Service) {
-		s.Spec.IPFamilyPolicy = ptr.To(policy)
+		s.Spec.IPFamilyPolicy = new(policy)
 		s.Spec.IPFamilies = f
 		if len(f) == 1 && len(s.Spec.ClusterIPs) > 1 {
 			s.Spec.ClusterIPs = s.Spec.ClusterIPs[:1]

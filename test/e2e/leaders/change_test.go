@@ -31,9 +31,9 @@ var pools = []string{"lan", "internet", "direct"}
 // what the former leader asked for only after the change.
 func TestLeaderChanges(t *testing.T) {
 	r := newReplicas(t)
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number
+	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // chooses moments
+	random := rand.New(rand.NewPCG(seed, 0))
 	r.Create(kit.Web, "steady", kit.InPool("internet"))
 	steady := r.Served(kit.Web, "steady")
 	for i, c := range changes {

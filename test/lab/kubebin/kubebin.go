@@ -96,7 +96,7 @@ func build(ctx context.Context, module, dir string, progress io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // binaries, for everyone to run
+	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
 	fmt.Fprintf(progress, "building etcd and Kubernetes %s; the first time this takes about 12 minutes on two cores\n", KubeVersion)

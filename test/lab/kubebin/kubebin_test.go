@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,9 +52,7 @@ func TestKey(t *testing.T) {
 	}
 	for name := range small {
 		changed := map[string]string{}
-		for n, c := range small {
-			changed[n] = c
-		}
+		maps.Copy(changed, small)
 		changed[name] += "\n// changed\n"
 		if key(changed) == first {
 			t.Errorf("a change of %s does not change the key", name)

@@ -19,7 +19,7 @@ import (
 	"github.com/onelb/onelb/test/lab"
 )
 
-// SkipVariable, set to 1, turns the failure for want of root into a skip.
+// SkipVariable is the variable that, set to 1, turns the failure for want of root into a skip.
 const SkipVariable = "ONELB_SKIP_ROOT"
 
 // startTimeout leaves time for the first build of Kubernetes.

@@ -135,12 +135,12 @@ func (f *Forwarder) carry(read func([]byte) (int, error), write func([]byte) err
 				continue
 			}
 			i := f.impairment.Load()
-			if rand.IntN(100) < i.DropPercent { //nolint:gosec // not for secrets
+			if rand.IntN(100) < i.DropPercent {
 				continue
 			}
 			due := time.Now().Add(i.Delay)
 			if i.Jitter > 0 {
-				due = due.Add(rand.N(i.Jitter)) //nolint:gosec // not for secrets
+				due = due.Add(rand.N(i.Jitter))
 			}
 			if due.Before(last) {
 				due = last // a cable does not reorder

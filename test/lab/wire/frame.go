@@ -131,7 +131,7 @@ func solicitation(src net.HardwareAddr, from, target netip.Addr) []byte {
 
 // icmpChecksum is the checksum over the pseudo header and the message.
 func icmpChecksum(addresses, message []byte) uint16 {
-	sum := uint32(len(message)) + protoICMPv6 //nolint:gosec // a short message
+	sum := uint32(len(message)) + protoICMPv6
 	for _, part := range [][]byte{addresses, message} {
 		for i := 0; i+1 < len(part); i += 2 {
 			sum += uint32(binary.BigEndian.Uint16(part[i:]))
@@ -140,7 +140,7 @@ func icmpChecksum(addresses, message []byte) uint16 {
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
 	}
-	return ^uint16(sum) //nolint:gosec // folded to 16 bits
+	return ^uint16(sum)
 }
 
 var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}

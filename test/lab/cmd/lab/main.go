@@ -9,8 +9,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/onelb/onelb/test/lab"
 	"github.com/spf13/pflag"
+
+	"github.com/onelb/onelb/test/lab"
 )
 
 func main() {

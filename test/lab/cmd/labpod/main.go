@@ -24,9 +24,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/onelb/onelb/test/lab/answer"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/onelb/onelb/test/lab/answer"
 )
 
 type pod struct{ name, node string }
