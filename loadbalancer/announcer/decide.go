@@ -86,6 +86,8 @@ type Decision struct {
 	NotBefore time.Time
 	// Rank is how many candidates come before this one.
 	Rank int
+	// First is the node that is to take the address, which is new; else "".
+	First string
 	// HandOver: a live holder is to be relieved. It keeps the address until
 	// another node has it; the other node takes it although the holder answers.
 	HandOver bool
@@ -104,7 +106,7 @@ func Decide(v View) []Decision {
 }
 
 func (v View) decide(s Subject, p plan) Decision {
-	d := Decision{Address: s.Address, NotBefore: s.Free}
+	d := Decision{Address: s.Address, NotBefore: s.Free, First: p.first[s.Address]}
 	holder, live := v.holder(s)
 	switch {
 	case !s.Wanted:

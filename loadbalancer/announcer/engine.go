@@ -15,7 +15,6 @@ import (
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
 	"github.com/onelb/onelb/loadbalancer/announcer/arpfilter"
 	"github.com/onelb/onelb/loadbalancer/announcer/member"
-	"github.com/onelb/onelb/loadbalancer/announcer/wire"
 )
 
 // Kernel keeps addresses; see addr.Table.
@@ -23,6 +22,8 @@ type Kernel interface {
 	Interfaces() ([]addr.Interface, error)
 	Ours(remembered func(netip.Addr) bool) ([]addr.Entry, error)
 	Add(a netip.Addr, on addr.Interface, valid time.Duration) error
+	// AddAll adds many at once. Errors of single ones are joined *addr.EntryErrors.
+	AddAll(places []addr.Place, valid time.Duration) error
 	Renew(entries []addr.Entry, valid time.Duration) error
 	Remove(a netip.Addr, index int) error
 }
@@ -31,6 +32,8 @@ type Kernel interface {
 type Wire interface {
 	Announce(on addr.Interface, a netip.Addr) error
 	Ask(on addr.Interface, a netip.Addr, to net.HardwareAddr) error
+	// CatchUp hands over all that has arrived, and reports whether something was lost.
+	CatchUp() (lost bool)
 }
 
 // Filter keeps the kernel from answering where it must not; see arpfilter.Filter.
@@ -99,7 +102,6 @@ const RestartLifetime = 10 * time.Second
 const (
 	refreshInterval = 5 * time.Second // of the list of interfaces, besides link events
 	retryInterval   = time.Second     // after the kernel refused an address
-	sightingsBuffer = 4096            // answers for thousands of addresses at once: a lost one looks like silence
 )
 
 // Engine holds addresses. Its owner goroutine is Run's; the exported methods
@@ -108,7 +110,7 @@ type Engine struct {
 	o        Options
 	restart  time.Duration
 	updates  chan update
-	sighted  chan wire.Sighting
+	inbox    inbox
 	links    chan struct{}
 	nudged   chan struct{}
 	unwell   atomic.Bool
@@ -135,6 +137,10 @@ type Engine struct {
 	heldDirty  bool              // tell Memory
 	moved      time.Time         // when an address was last seen to change its holder
 	asking     int               // addresses that others are asked for often
+	conversing bool              // addresses are asked for
+	asked      []*entry          // in this step
+	taking     []taking          // in this step
+	urgent     bool              // something that was heard wants a step now
 }
 
 type update struct {
@@ -161,7 +167,7 @@ func New(o Options) (*Engine, error) {
 	}
 	return &Engine{
 		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
-		updates: make(chan update, 1), sighted: make(chan wire.Sighting, sightingsBuffer), links: make(chan struct{}, 1),
+		updates: make(chan update, 1), inbox: newInbox(), links: make(chan struct{}, 1),
 		nudged:  make(chan struct{}, 1),
 		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{},
 	}, nil
@@ -189,17 +195,6 @@ func (e *Engine) set(u update) {
 			}
 		default:
 		}
-	}
-}
-
-// Sighted hands over a claim of another host.
-func (e *Engine) Sighted(s wire.Sighting) {
-	if _, ok := e.interest.Load(s.Address); !ok {
-		return
-	}
-	select {
-	case e.sighted <- s:
-	default: // a flood: the next ones will do
 	}
 }
 
@@ -242,18 +237,21 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
-		now := time.Now()
-		timer.Reset(time.Until(e.step(now)))
-		e.stepped.Store(&now)
+	for due := true; ; {
+		if due {
+			now := time.Now()
+			timer.Reset(time.Until(e.step(now)))
+			e.stepped.Store(&now)
+		}
+		due = true
 		select {
 		case <-ctx.Done():
 			e.leave()
 			return nil
 		case u := <-e.updates:
 			e.take(u, time.Now())
-		case s := <-e.sighted:
-			e.sight(s, time.Now())
+		case <-e.inbox.wake:
+			due = e.hear(time.Now())
 		case <-e.links:
 			e.refreshAt = time.Time{}
 		case <-e.nudged:

@@ -48,7 +48,8 @@ type world struct {
 	filter    arpfilter.State
 	on        func(index int, asked netip.Addr) // called with each question
 	even      bool
-	ipvs      bool // kube-proxy's interface is there
+	late      func() (lost bool) // CatchUp's
+	ipvs      bool               // kube-proxy's interface is there
 }
 
 var (
@@ -85,6 +86,25 @@ func (w *world) Add(a netip.Addr, on addr.Interface, valid time.Duration) error 
 	}
 	w.kernel[a] = time.Now().Add(valid)
 	return nil
+}
+
+func (w *world) AddAll(places []addr.Place, valid time.Duration) error {
+	var errs []error
+	for _, p := range places {
+		if err := w.Add(p.Address, p.On, valid); err != nil {
+			errs = append(errs, &addr.EntryError{Entry: addr.Entry{Address: p.Address, Index: p.On.Index}, Err: err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w *world) CatchUp() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.late != nil {
+		return w.late()
+	}
+	return false
 }
 
 func (w *world) Renew(entries []addr.Entry, valid time.Duration) error {

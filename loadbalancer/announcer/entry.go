@@ -40,8 +40,11 @@ type entry struct {
 	want     bool      // this node should hold it
 	start    time.Time // but not take it before
 	rank     int       // after so many others
-	retry    time.Time // nor try again before
-	failed   string    // why not, as logged last
+	subject  Subject   // as decided on last
+	// planFirst is the node that should take it, if it is new; "": none in particular.
+	planFirst string
+	retry     time.Time // nor try again before
+	failed    string    // why not, as logged last
 
 	hold *hold
 	ask  *asking
@@ -133,6 +136,11 @@ func (n *entry) vanish(fresh bool, now time.Time, lifetime time.Duration) {
 
 func (n *entry) wanted(now time.Time) bool {
 	return n.known && len(n.spec.Services) > 0 && (n.keep.IsZero() || now.Before(n.keep))
+}
+
+// planned is the plan for this address, as decided on last.
+func (n *entry) planned() plan {
+	return plan{first: map[netip.Addr]string{n.address: n.planFirst}}
 }
 
 // last is the node that had the address last, as far as is known.

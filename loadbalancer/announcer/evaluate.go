@@ -36,11 +36,12 @@ func (e *Engine) evaluate(now time.Time) {
 	entries := slices.DeleteFunc(e.sorted(), func(n *entry) bool { return !n.known })
 	view := View{Self: e.o.Node, Peers: e.peers, Even: e.evenAt(now)}
 	for _, n := range entries {
-		view.Subjects = append(view.Subjects, e.subject(n, view, now))
+		n.subject = e.subject(n, view, now)
+		view.Subjects = append(view.Subjects, n.subject)
 	}
 	for i, d := range Decide(view) {
 		n := entries[i]
-		n.want, n.start, n.rank, n.handOver = d.Hold, d.NotBefore, d.Rank, d.HandOver
+		n.want, n.start, n.rank, n.handOver, n.planFirst = d.Hold, d.NotBefore, d.Rank, d.HandOver, d.First
 		if !d.Hold {
 			n.ask = nil
 		}

@@ -270,7 +270,7 @@ func (h *host) start(m *memory, lifetime time.Duration) *agent {
 	})
 	must(t, err)
 	var engine *announcer.Engine
-	w, err := wire.New(wire.Options{Enter: h.Do, Seen: func(s wire.Sighting) { engine.Sighted(s) }})
+	w, err := wire.New(wire.Options{Enter: h.Do, Seen: func(s wire.Sighting) { engine.Sighted(s) }, Asked: func(s wire.Sighting) { engine.Asked(s) }})
 	must(t, err)
 	filter := arpfilter.New(arpfilter.Options{Enter: h.Do, Failed: func(err error) {
 		if err != nil {

@@ -12,9 +12,11 @@ import (
 
 // step does all that is due and returns when the next thing is.
 func (e *Engine) step(now time.Time) time.Time {
-	for len(e.sighted) > 0 { // before silence is judged
-		e.sight(<-e.sighted, now)
+	if e.conversing && e.o.Wire.CatchUp() { // before silence is judged
+		e.missed()
 	}
+	e.hear(now)
+	e.urgent = false
 	if !now.Before(e.refreshAt) {
 		if err := e.refresh(now); err != nil {
 			e.logger.Error(err, "Could not read the interfaces")
@@ -38,15 +40,9 @@ func (e *Engine) step(now time.Time) time.Time {
 	} else if !e.judged.IsZero() {
 		e.judged, e.dirty = time.Time{}, true
 	}
-	e.asking = 0
-	for _, n := range e.entries {
-		if n.ask != nil && n.ask.mac != nil && n.rank == 0 {
-			e.asking++
-		}
-	}
-	for _, n := range e.entries {
-		next = earliest(next, e.tick(n, now))
-		if evaluated || e.dirty {
+	next = earliest(next, e.tickAll(now))
+	if evaluated || e.dirty {
+		for _, n := range e.entries {
 			e.report(n)
 		}
 	}
@@ -59,6 +55,32 @@ func (e *Engine) step(now time.Time) time.Time {
 	if e.dirty { // something was taken or dropped: decide again at once
 		return now
 	}
+	return next
+}
+
+// tickAll does what is due for all addresses and returns when the next thing is. What
+// concerns many at once is done for all of them before the next kind of thing: the
+// questions, the kernel, the announcements, and last the claims.
+func (e *Engine) tickAll(now time.Time) (next time.Time) {
+	e.asking, e.conversing = 0, false
+	for _, n := range e.entries {
+		if n.ask != nil && n.ask.mac != nil && n.rank == 0 {
+			e.asking++
+		}
+	}
+	e.asked, e.taking = e.asked[:0], e.taking[:0]
+	for _, n := range e.entries {
+		next = earliest(next, e.tick(n, now))
+		e.conversing = e.conversing || n.ask != nil
+	}
+	if late := time.Since(now); late > 0 {
+		for _, n := range e.asked { // those asked last have time to answer, too
+			if n.ask != nil {
+				n.ask.next = n.ask.next.Add(late)
+			}
+		}
+	}
+	e.acquireAll(now)
 	return next
 }
 
@@ -273,7 +295,7 @@ func (e *Engine) sight(s wire.Sighting, now time.Time) {
 		e.o.Metrics.conflicts.Inc()
 		defend, report := n.rows.seen(s.MAC, now)
 		if defend && n.want {
-			n.hold.announceAt = now
+			n.hold.announceAt, e.urgent = now, true
 		}
 		if report {
 			e.logger.Info("Another host claims an address that this node holds", "address", s.Address, "mac", s.MAC.String())

@@ -28,6 +28,13 @@ const (
 	// askForget is how many answers make a slow one count less.
 	askForget = 50
 	askSlack  = time.Second // what the kernel may add to a lifetime
+	// askAloud is how many questions before a takeover all hosts get to hear: the
+	// other candidates have at least one of them before they take the address.
+	askAloud = 2
+	// stoodStill is how late a question is if not only this agent had to wait for a
+	// processor. What was answered meanwhile has been read, see wire.Wire.CatchUp.
+	stoodStill = 250 * time.Millisecond
+	askAgain   = 2
 )
 
 // asking is a candidate's conversation with the wire.
@@ -41,11 +48,40 @@ type asking struct {
 	silence  time.Time // since the last answer, or from the beginning
 	mac      net.HardwareAddr
 	reported bool
+	missed   int            // how often it began again, because answers may have been lost
+	yielded  map[string]int // to other candidates, how often since the last answer
 }
 
 // needed is how many questions must go unanswered. A link that loses or delays
 // some shows it in the conversation before.
 func (a *asking) needed() int { return max(askCount, 2*a.worst) }
+
+// to is whom to ask: everybody, if it was one host that answered before and this is
+// one of the last questions. Other candidates are to hear of them.
+func (a *asking) to() net.HardwareAddr {
+	if a.sent >= a.needed()-askAloud {
+		return nil
+	}
+	return a.mac
+}
+
+// missing begins to ask again, since answers may have been lost; not for ever, or a
+// host that is busy for long would never take anything.
+func (a *asking) missing() {
+	if a.missed < askAgain {
+		a.missed++
+		a.sent = 0
+	}
+}
+
+// missed does so for all addresses.
+func (e *Engine) missed() {
+	for _, n := range e.entries {
+		if n.ask != nil {
+			n.ask.missing()
+		}
+	}
+}
 
 // interval until the next question.
 func (e *Engine) interval(n *entry) time.Duration {
@@ -66,12 +102,15 @@ func (e *Engine) candidate(n *entry, now time.Time) time.Time {
 	if !e.mayTake || !e.o.Group.Ready() {
 		return time.Time{} // both tell when that changes
 	}
+	if n.ask != nil && !n.handOver && now.Before(n.ask.next) {
+		return n.ask.next
+	}
 	on, err := e.place(n, now)
 	if err != nil {
 		return e.cannot(n, err, now)
 	}
 	if n.handOver {
-		e.acquire(n, on, now)
+		e.taking = append(e.taking, taking{n, on})
 		return time.Time{}
 	}
 	if n.ask == nil || n.ask.on.Index != on.Index {
@@ -110,25 +149,20 @@ func (e *Engine) cannot(n *entry, err error, now time.Time) time.Time {
 // question asks the wire, or takes the address if it was silent long enough.
 func (e *Engine) question(n *entry, now time.Time) time.Time {
 	a := n.ask
-	if now.Before(a.next) {
-		return a.next
-	}
-	if a.sent > 0 && now.Sub(a.next) > max(askInterval, e.interval(n)) {
-		// This agent stood still. Answers may be waiting that it has not read,
-		// so the silence proves nothing.
-		a.sent = 0
+	if late := now.Sub(a.next); a.sent > 0 && late > stoodStill {
+		a.missing() // the machine may have stood still, and with it what answers went through
 	}
 	if a.sent >= a.needed() && (n.claim.IsZero() || e.trusted(a, now)) {
 		if a.mac != nil && n.rank > 0 {
 			// All candidates hear the silence at once. Those before this one
 			// have their turn; then everybody is asked, they included.
-			*a = asking{on: a.on, began: now, next: now.Add(time.Duration(n.rank) * Step), silence: a.silence}
+			*a = asking{on: a.on, began: now, next: now.Add(time.Duration(n.rank) * Step), silence: a.silence, yielded: a.yielded}
 			return a.next
 		}
-		e.acquire(n, a.on, now)
+		e.taking = append(e.taking, taking{n, a.on})
 		return time.Time{}
 	}
-	if err := e.o.Wire.Ask(a.on, n.address, a.mac); err != nil {
+	if err := e.o.Wire.Ask(a.on, n.address, a.to()); err != nil {
 		return e.cannot(n, err, now)
 	}
 	if !n.claim.IsZero() {
@@ -136,6 +170,7 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 	}
 	a.sent++
 	a.next = now.Add(e.interval(n))
+	e.asked = append(e.asked, n)
 	return a.next
 }
 
@@ -146,6 +181,7 @@ func (e *Engine) answered(n *entry, mac net.HardwareAddr, now time.Time) {
 		a.worst--
 	}
 	a.worst, a.mac, a.sent, a.silence = max(a.worst, a.sent), mac, 0, now
+	a.missed, a.yielded = 0, nil
 	a.next = now.Add(e.interval(n))
 	if now.Sub(a.began) > e.restart+askSlack {
 		e.persistent(n, now)
@@ -169,55 +205,4 @@ func (e *Engine) persistent(n *entry, now time.Time) {
 	e.logger.Info("Another host has an address that this node should take", "address", n.address, "mac", a.mac.String())
 	e.o.Metrics.conflicts.Inc()
 	e.o.Reporter.Conflict(n.spec, a.mac)
-}
-
-// acquire takes the address.
-func (e *Engine) acquire(n *entry, on addr.Interface, now time.Time) {
-	if err := e.o.Kernel.Add(n.address, on, e.o.Lifetime); err != nil {
-		e.logger.Error(err, "The kernel did not take an address")
-		e.cannot(n, err, now)
-		return
-	}
-	silence := time.Duration(0)
-	if n.ask != nil {
-		silence = time.Since(n.ask.silence)
-		e.o.Metrics.silence.Observe(silence.Seconds())
-	}
-	if !n.free.IsZero() {
-		e.o.Metrics.duration.Observe(now.Sub(n.free).Seconds())
-	}
-	reason := e.reason(n)
-	// Not to be relieved until the next evaluation says so: the old holder may
-	// still be heard.
-	n.ask, n.failed, n.free, n.handOver = nil, "", time.Time{}, false
-	n.hold = &hold{on: on, since: time.Now(), from: n.last(), expires: now.Add(e.o.Lifetime)}
-	n.hold.announce(now)
-	e.announce(n, now)
-	c := e.claims(n, now)
-	n.hold.epoch, n.hold.standIn = c.Epoch, c.StandIn
-	e.heldDirty, e.dirty, e.moved = true, true, now
-	e.logger.Info("Took an address", "address", n.address, "interface", on.Name, "reason", reason, "epoch", n.hold.epoch, "standIn", n.hold.standIn, "silence", silence)
-	if n.hold.standIn {
-		reason = reasonStandIn
-	} else {
-		n.hold.told = true
-		e.o.Reporter.Moved(n.spec, n.holding(e.o.Node))
-	}
-	e.o.Metrics.takeovers.WithLabelValues(reason).Inc()
-}
-
-func (e *Engine) reason(n *entry) string {
-	switch {
-	case n.handOver && !n.leaving:
-		return reasonEven
-	case n.handOver:
-		return reasonHandOver
-	case n.claim.IsZero():
-		return reasonNew
-	case n.claim.Released:
-		return reasonReleased
-	case n.claim.Node == e.o.Node:
-		return reasonRetaken
-	}
-	return reasonDead
 }

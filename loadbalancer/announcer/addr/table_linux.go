@@ -198,7 +198,7 @@ type EntryError struct {
 }
 
 func (e *EntryError) Error() string {
-	return fmt.Sprintf("renew %s on interface %d: %v", e.Entry.Address, e.Entry.Index, e.Err)
+	return fmt.Sprintf("%s on interface %d: %v", e.Entry.Address, e.Entry.Index, e.Err)
 }
 
 func (e *EntryError) Unwrap() error { return e.Err }
@@ -217,6 +217,12 @@ func (t *Table) renewAll(entries []Entry, valid time.Duration) error {
 			Data:   body,
 		})
 	}
+	return t.sendAll(messages)
+}
+
+// sendAll sends the messages at once and returns when the kernel has done them all,
+// with one of the errors if there were any.
+func (t *Table) sendAll(messages []netlink.Message) error {
 	messages = append(messages, netlink.Message{
 		Header: netlink.Header{Type: netlink.Noop, Flags: netlink.Request | netlink.Acknowledge},
 	})

@@ -63,15 +63,16 @@ func Unsolicited(a netip.Addr, mac net.HardwareAddr) ([]byte, error) {
 // Probe returns the frame by which mac asks who has a without claiming
 // anything, as duplicate address detection does: the source address is
 // unspecified and the holder answers to all nodes. The frame goes to the
-// hardware address to, or to a's solicited-node group if to is nil; the IP
-// destination is the group either way, since nothing else is valid.
+// hardware address to, or if to is nil to that of all nodes: other hosts that want a
+// are to hear of it, not only those that have it. The IP destination is a's
+// solicited-node group either way, since nothing else is valid.
 func Probe(a netip.Addr, mac, to net.HardwareAddr) ([]byte, error) {
 	group, err := ndp.SolicitedNodeMulticast(a)
 	if err != nil {
 		return nil, fmt.Errorf("solicitation for %s: %w", a, err)
 	}
 	if to == nil {
-		to = multicastMAC(group)
+		to = multicastMAC(allNodes)
 	}
 	return frame(&ndp.NeighborSolicitation{TargetAddress: a}, mac, to, netip.IPv6Unspecified(), group)
 }

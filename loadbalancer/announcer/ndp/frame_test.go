@@ -44,7 +44,7 @@ func TestProbe(t *testing.T) {
 		to   net.HardwareAddr
 		want string
 	}{
-		"group":    {nil, "3333ff000107"},
+		"group":    {nil, "333300000001"},
 		"one host": {other, "020000000002"},
 	} {
 		b, err := ndp.Probe(address, mac, c.to)

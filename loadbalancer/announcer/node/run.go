@@ -128,7 +128,9 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		return err
 	}
 	var engine *announcer.Engine
-	w, err := wire.New(wire.Options{Enter: a.o.Enter, Seen: func(s wire.Sighting) { engine.Sighted(s) }})
+	w, err := wire.New(wire.Options{
+		Enter: a.o.Enter, Seen: func(s wire.Sighting) { engine.Sighted(s) }, Asked: func(s wire.Sighting) { engine.Asked(s) },
+	})
 	if err != nil {
 		return err
 	}

@@ -2,12 +2,13 @@
 // it announces addresses, asks who has them, and reports who says so.
 //
 // Sockets are opened at first use, one for each interface and family, and
-// receive only ARP or only neighbour advertisements. Sending does not wait for
-// answers: they arrive, like what others announce unasked, at the Seen function.
+// receive only ARP, or only neighbour advertisements and the questions of those
+// who have no address yet. Sending does not wait for answers: they arrive, like
+// what others announce unasked, at the Seen function. Whoever concludes something
+// from silence calls CatchUp first: what a busy host has not read yet is no silence.
 package wire
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,9 @@ type Options struct {
 	// Seen is called with every claim of another host, from several goroutines;
 	// it must not block.
 	Seen func(Sighting)
+	// Asked is called likewise with every question of a host that claims nothing
+	// and asks everybody who has the address. Nil: not called.
+	Asked func(Sighting)
 	// Enter runs a function in the network namespace to work in. Nil: the
 	// caller's.
 	Enter func(func() error) error
@@ -52,12 +56,13 @@ type Options struct {
 // Wire sends and receives on the interfaces of one network namespace.
 type Wire struct {
 	seen  func(Sighting)
+	asked func(Sighting)
 	enter func(func() error) error
 
 	readers sync.WaitGroup
 
 	mu     sync.Mutex // guards the rest
-	conns  map[key]*packet.Conn
+	conns  map[key]*port
 	closed bool
 }
 
@@ -71,7 +76,10 @@ func New(o Options) (*Wire, error) {
 	if o.Seen == nil {
 		return nil, errors.New("wire: no function for sightings")
 	}
-	w := &Wire{seen: o.Seen, enter: o.Enter, conns: map[key]*packet.Conn{}}
+	w := &Wire{seen: o.Seen, asked: o.Asked, enter: o.Enter, conns: map[key]*port{}}
+	if w.asked == nil {
+		w.asked = func(Sighting) {}
+	}
 	if w.enter == nil {
 		w.enter = func(f func() error) error { return f() }
 	}
@@ -83,8 +91,8 @@ func (w *Wire) Run(ctx context.Context) error {
 	<-ctx.Done()
 	w.mu.Lock()
 	w.closed = true
-	for k, c := range w.conns {
-		_ = c.Close()
+	for k, p := range w.conns {
+		_ = p.conn.Close()
 		delete(w.conns, k)
 	}
 	w.mu.Unlock()
@@ -138,15 +146,15 @@ func (w *Wire) send(on addr.Interface, a netip.Addr, frame []byte) error {
 	if err != nil {
 		return err
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(sendDeadline))
-	if _, err := c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
-		w.drop(key{on.Index, a.Is6()}, c)
+	_ = c.conn.SetWriteDeadline(time.Now().Add(sendDeadline))
+	if _, err := c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
+		w.drop(c)
 		return fmt.Errorf("send on %s for %s: %w", on.Name, a, err)
 	}
 	return nil
 }
 
-func (w *Wire) conn(on addr.Interface, v6 bool) (*packet.Conn, error) {
+func (w *Wire) conn(on addr.Interface, v6 bool) (*port, error) {
 	k := key{on.Index, v6}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -160,17 +168,21 @@ func (w *Wire) conn(on addr.Interface, v6 bool) (*packet.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket on %s: %w", on.Name, err)
 	}
-	w.conns[k] = c
-	own := bytes.Clone(on.MAC)
-	w.readers.Go(func() { w.read(k, c, own) })
-	return c, nil
+	p, err := newPort(w, k, c, on.MAC)
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("packet socket on %s: %w", on.Name, err)
+	}
+	w.conns[k] = p
+	w.readers.Go(p.read)
+	return p, nil
 }
 
 func (w *Wire) listen(on addr.Interface, v6 bool) (*packet.Conn, error) {
 	ifi := &net.Interface{Index: on.Index, Name: on.Name, HardwareAddr: on.MAC}
 	protocol, config := unix.ETH_P_ARP, (*packet.Config)(nil)
 	if v6 {
-		filter, err := advertisementsOnly()
+		filter, err := neighbours()
 		if err != nil {
 			return nil, err
 		}
@@ -184,52 +196,29 @@ func (w *Wire) listen(on addr.Interface, v6 bool) (*packet.Conn, error) {
 	return c, err
 }
 
-// advertisementsOnly keeps the node's IPv6 traffic away from us.
-func advertisementsOnly() ([]bpf.RawInstruction, error) {
-	const nextHeader, icmpType, icmpv6 = 14 + 6, 14 + 40, 58
+// neighbours lets pass neighbour advertisements, and solicitations from the
+// unspecified address: they are of hosts that ask before they take an address.
+func neighbours() ([]bpf.RawInstruction, error) {
+	const nextHeader, source, icmpType, icmpv6 = 14 + 6, 14 + 8, 14 + 40, 58
 	return bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: nextHeader, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpv6, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpv6, SkipTrue: 6},
 		bpf.LoadAbsolute{Off: icmpType, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: ndp.TypeAdvertisement, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: ndp.TypeAdvertisement, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: ndp.TypeSolicitation, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: source, Size: 4}, // no host has an address in ::/32
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1},
 		bpf.RetConstant{Val: 4096},
 		bpf.RetConstant{Val: 0},
 	})
 }
 
-// drop closes a socket that failed; the next use opens another one.
-func (w *Wire) drop(k key, c *packet.Conn) {
+// drop closes a socket that does not work; the next use opens another one.
+func (w *Wire) drop(p *port) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.conns[k] == c {
-		delete(w.conns, k)
+	if w.conns[p.key] == p {
+		delete(w.conns, p.key)
 	}
-	_ = c.Close()
-}
-
-func (w *Wire) read(k key, c *packet.Conn, own net.HardwareAddr) {
-	buffer := make([]byte, 4096)
-	for {
-		n, _, err := c.ReadFrom(buffer)
-		if errors.Is(err, unix.ENETDOWN) {
-			continue // told once when the interface goes down; it may come back
-		}
-		if err != nil {
-			w.drop(k, c)
-			return
-		}
-		if s, ok := claim(k, buffer[:n]); ok && !bytes.Equal(s.MAC, own) {
-			w.seen(s)
-		}
-	}
-}
-
-// claim returns what the frame says about who has an address.
-func claim(k key, frame []byte) (Sighting, bool) {
-	if k.v6 {
-		m, err := ndp.Parse(frame)
-		return Sighting{Address: m.Target, MAC: m.MAC, Index: k.index}, err == nil && m.Advertisement
-	}
-	m, err := arp.Parse(frame)
-	return Sighting{Address: m.Sender, MAC: m.SenderMAC, Index: k.index}, err == nil && !m.Sender.IsUnspecified()
+	_ = p.conn.Close()
 }

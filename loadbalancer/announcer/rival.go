@@ -1,0 +1,60 @@
+package announcer
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/onelb/onelb/loadbalancer/announcer/wire"
+)
+
+// Two candidates that cannot hear each other's gossip, because one of them or the
+// machine is too busy or because something stands between, both believe that it is
+// their turn. They hear the same silence and would take the address in the same
+// moment. But each hears the other's last questions, as everybody does (see
+// asking.to), and the one that comes later in the order waits.
+
+// rival takes in a question of another host for an address.
+func (e *Engine) rival(s wire.Sighting, now time.Time) {
+	n := e.entries[s.Address]
+	if n == nil || n.ask == nil || n.ask.on.Index != s.Index {
+		return
+	}
+	a, name := n.ask, e.macs[string(s.MAC)]
+	if name == "" || name == e.o.Node || !e.yields(n, name, a.yielded[name]) {
+		return
+	}
+	if a.yielded == nil {
+		a.yielded = map[string]int{}
+	}
+	a.yielded[name]++
+	a.sent, a.missed, a.next = 0, 0, now.Add(Step)
+	e.logger.V(2).Info("Another candidate comes first", "address", n.address, "node", name)
+}
+
+// yields reports whether this node waits for the other one, which asks for the
+// address, too. It does so once if it has that one before itself. Where they see the
+// other nodes differently, each might have the other one before itself; the second
+// time the order alone counts that is the same everywhere. It never waits a third
+// time: the other one cannot take the address, or would have.
+func (e *Engine) yields(n *entry, name string, before int) bool {
+	v := View{Self: e.o.Node, Peers: slices.Clone(e.peers)}
+	i, found := slices.BinarySearchFunc(v.Peers, name, func(p Peer, s string) int { return cmp.Compare(p.Name, s) })
+	if !found {
+		return false
+	}
+	var p plan
+	if v.Peers[i].Live {
+		p = n.planned()
+	}
+	v.Peers[i].Live = true // it asks
+	order := p.order(n.subject, v.candidates(n.subject))
+	me, other := slices.Index(order, e.o.Node), slices.Index(order, name)
+	switch {
+	case other < 0, before > 1:
+		return false
+	case before == 1:
+		return cmp.Or(cmp.Compare(score(name, n.address), score(e.o.Node, n.address)), cmp.Compare(e.o.Node, name)) > 0
+	}
+	return me < 0 || other < me
+}
