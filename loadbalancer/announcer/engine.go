@@ -136,7 +136,8 @@ type Engine struct {
 	dirty      bool              // evaluate all
 	heldDirty  bool              // tell Memory
 	moved      time.Time         // when an address was last seen to change its holder
-	asking     int               // addresses that others are asked for often
+	scouts     map[string]int    // addresses that a host is asked for often
+	frames     int               // sent in this step
 	conversing bool              // addresses are asked for
 	asked      []*entry          // in this step
 	taking     []taking          // in this step
@@ -169,7 +170,7 @@ func New(o Options) (*Engine, error) {
 		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
 		updates: make(chan update, 1), inbox: newInbox(), links: make(chan struct{}, 1),
 		nudged:  make(chan struct{}, 1),
-		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{},
+		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{}, scouts: map[string]int{},
 	}, nil
 }
 

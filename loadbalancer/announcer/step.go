@@ -52,7 +52,7 @@ func (e *Engine) step(now time.Time) time.Time {
 	if e.heldDirty {
 		e.remember()
 	}
-	if e.dirty { // something was taken or dropped: decide again at once
+	if e.dirty || e.urgent { // something was taken or dropped: decide again at once
 		return now
 	}
 	return next
@@ -62,10 +62,11 @@ func (e *Engine) step(now time.Time) time.Time {
 // concerns many at once is done for all of them before the next kind of thing: the
 // questions, the kernel, the announcements, and last the claims.
 func (e *Engine) tickAll(now time.Time) (next time.Time) {
-	e.asking, e.conversing = 0, false
+	e.conversing, e.frames = false, 0
+	clear(e.scouts)
 	for _, n := range e.entries {
-		if n.ask != nil && n.ask.mac != nil && n.rank == 0 {
-			e.asking++
+		if n.ask != nil && n.ask.scout {
+			e.scouts[string(n.ask.mac)]++
 		}
 	}
 	e.asked, e.taking = e.asked[:0], e.taking[:0]
@@ -252,6 +253,9 @@ func (e *Engine) announce(n *entry, now time.Time) time.Time {
 	h := n.hold
 	if now.Before(h.announceAt) {
 		return h.announceAt
+	}
+	if e.frames++; e.frames > burst {
+		return now.Add(burstPause)
 	}
 	if err := e.o.Wire.Announce(h.on, n.address); err != nil {
 		e.logger.V(2).Info("Could not announce an address", "address", n.address, "err", err)

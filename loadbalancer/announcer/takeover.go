@@ -1,7 +1,9 @@
 package announcer
 
 import (
+	"bytes"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -16,12 +18,16 @@ import (
 const (
 	askInterval = 15 * time.Millisecond
 	askCount    = 4
-	// askOften is the interval of the first candidate after an answer, if it asks
-	// for few addresses. For each of many it leaves room: a node with a thousand
-	// addresses is asked 10,000 times a second.
-	askOften = 10 * time.Millisecond
-	askRoom  = 100 * time.Microsecond
-	// askSeldom is that of the other candidates, whose turn comes a Step later.
+	// askOften is the interval of the first candidate after an answer, for askScouts
+	// addresses of each host. If one of them is silent, all of that host's are asked
+	// for: an agent's addresses end together, and to ask for a thousand so often
+	// takes more processor time than all the rest.
+	askOften  = 10 * time.Millisecond
+	askScouts = 8
+	// askAlarm is after how many questions in vain.
+	askAlarm = 2
+	// askSeldom is that of the other candidates, whose turn comes a Step later, and
+	// for the other addresses; with up to a quarter more, so that they spread.
 	askSeldom = Step / 2
 	// askLongPause follows an answer when the address should have lapsed in any case.
 	askLongPause = time.Second
@@ -35,6 +41,10 @@ const (
 	// processor. What was answered meanwhile has been read, see wire.Wire.CatchUp.
 	stoodStill = 250 * time.Millisecond
 	askAgain   = 2
+	// burst is how many questions and announcements are sent at once, burstPause
+	// what follows: a receive queue of Linux has room for 1,000 frames.
+	burst      = 256
+	burstPause = time.Millisecond
 )
 
 // asking is a candidate's conversation with the wire.
@@ -50,6 +60,7 @@ type asking struct {
 	reported bool
 	missed   int            // how often it began again, because answers may have been lost
 	yielded  map[string]int // to other candidates, how often since the last answer
+	scout    bool           // for the host's other addresses, too
 }
 
 // needed is how many questions must go unanswered. A link that loses or delays
@@ -88,10 +99,29 @@ func (e *Engine) interval(n *entry) time.Duration {
 	switch {
 	case n.ask.mac == nil:
 		return askInterval
-	case n.ask.sent == 0 && n.rank > 0:
-		return askSeldom
+	case n.ask.sent == 0 && (n.rank > 0 || !n.ask.scout):
+		return askSeldom + rand.N(askSeldom/4)
 	}
-	return max(askOften, time.Duration(e.asking)*askRoom)
+	return askOften
+}
+
+// alarm has all addresses asked for that the host had. n's is silent.
+func (e *Engine) alarm(n *entry, now time.Time) {
+	for _, other := range e.entries {
+		if a := other.ask; a != nil && a.sent == 0 && other.rank == 0 && bytes.Equal(a.mac, n.ask.mac) {
+			a.next = now
+		}
+	}
+	e.urgent = true // some of them have had their turn in this step
+}
+
+// enlist makes the address one of those that are asked for often, if more are needed.
+func (e *Engine) enlist(n *entry) {
+	host := string(n.ask.mac)
+	if !n.ask.scout && n.rank == 0 && e.scouts[host] < askScouts {
+		n.ask.scout = true
+		e.scouts[host]++
+	}
 }
 
 // candidate brings an address nearer that this node should take.
@@ -152,7 +182,7 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 	if late := now.Sub(a.next); a.sent > 0 && late > stoodStill {
 		a.missing() // the machine may have stood still, and with it what answers went through
 	}
-	if a.sent >= a.needed() && (n.claim.IsZero() || e.trusted(a, now)) {
+	if (a.sent >= a.needed() || a.sent >= askCount && now.Sub(a.silence) >= longSilence) && (n.claim.IsZero() || e.trusted(a, now)) {
 		if a.mac != nil && n.rank > 0 {
 			// All candidates hear the silence at once. Those before this one
 			// have their turn; then everybody is asked, they included.
@@ -161,6 +191,12 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 		}
 		e.taking = append(e.taking, taking{n, a.on})
 		return time.Time{}
+	}
+	if e.frames++; e.frames > burst {
+		return now.Add(burstPause)
+	}
+	if a.scout && a.sent == askAlarm {
+		e.alarm(n, now)
 	}
 	if err := e.o.Wire.Ask(a.on, n.address, a.to()); err != nil {
 		return e.cannot(n, err, now)
@@ -182,6 +218,7 @@ func (e *Engine) answered(n *entry, mac net.HardwareAddr, now time.Time) {
 	}
 	a.worst, a.mac, a.sent, a.silence = max(a.worst, a.sent), mac, 0, now
 	a.missed, a.yielded = 0, nil
+	e.enlist(n)
 	a.next = now.Add(e.interval(n))
 	if now.Sub(a.began) > e.restart+askSlack {
 		e.persistent(n, now)
