@@ -131,17 +131,18 @@ type Engine struct {
 	damper     damper
 	judged     time.Time // when the damper's judgement changes; zero: never
 	entries    map[netip.Addr]*entry
-	controls   map[int]*control  // by interface
-	macs       map[string]string // nodes by the hardware addresses of their interfaces
-	dirty      bool              // evaluate all
-	heldDirty  bool              // tell Memory
-	moved      time.Time         // when an address was last seen to change its holder
-	scouts     map[string]int    // addresses that a host is asked for often
-	frames     int               // sent in this step
-	conversing bool              // addresses are asked for
-	asked      []*entry          // in this step
-	taking     []taking          // in this step
-	urgent     bool              // something that was heard wants a step now
+	controls   map[int]*control        // by interface
+	states     map[string]member.State // what nodes said of themselves last
+	macs       map[string]string       // nodes by the hardware addresses of their interfaces
+	dirty      bool                    // evaluate all
+	heldDirty  bool                    // tell Memory
+	moved      time.Time               // when an address was last seen to change its holder
+	scouts     map[string]int          // addresses that a host is asked for often
+	frames     int                     // sent in this step
+	conversing bool                    // addresses are asked for
+	asked      []*entry                // in this step
+	taking     []taking                // in this step
+	urgent     bool                    // something that was heard wants a step now
 }
 
 type update struct {
@@ -170,7 +171,7 @@ func New(o Options) (*Engine, error) {
 		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
 		updates: make(chan update, 1), inbox: newInbox(), links: make(chan struct{}, 1),
 		nudged:  make(chan struct{}, 1),
-		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{}, scouts: map[string]int{},
+		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{}, states: map[string]member.State{}, scouts: map[string]int{},
 	}, nil
 }
 

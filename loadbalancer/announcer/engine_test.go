@@ -49,6 +49,8 @@ type world struct {
 	on        func(index int, asked netip.Addr) // called with each question
 	even      bool
 	late      func() (lost bool) // CatchUp's
+	slow      time.Duration      // a question takes so long
+	peer      *world             // another one on the same wire
 	ipvs      bool               // kube-proxy's interface is there
 }
 
@@ -138,7 +140,11 @@ func (w *world) Announce(_ addr.Interface, _ netip.Addr) error {
 	return nil
 }
 
-func (w *world) Ask(on addr.Interface, a netip.Addr, _ net.HardwareAddr) error {
+func (w *world) Ask(on addr.Interface, a netip.Addr, to net.HardwareAddr) error {
+	if w.peer != nil {
+		w.peer.question(w.mac(), a, to)
+	}
+	time.Sleep(w.slow)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.on != nil {
@@ -257,30 +263,42 @@ func live(names ...string) (out []member.Member) {
 // bubble runs a test of node "me" with fake time.
 func bubble(t *testing.T, prepare func(*world), test func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, self: "me", reports: &reports{}, changed: make(chan struct{}, 1), up: true, ready: true,
-			kernel: map[netip.Addr]time.Time{}, held: map[netip.Addr]announcer.Holding{}, members: live("me")}
+		w := newWorld(t, "me")
 		if prepare != nil {
 			prepare(w)
 		}
-		metrics, err := announcer.NewMetrics(prometheus.NewRegistry())
-		must(t, err)
-		w.Engine, err = announcer.New(announcer.Options{
-			Node: w.self, Lifetime: life, Even: w.even, Kernel: w, Wire: w, Filter: w, Group: group{w}, Changed: w.changed,
-			Reporter: w.reports, Memory: w, Metrics: metrics,
-		})
-		must(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- w.Run(ctx) }()
-		w.stop = func() {
-			cancel()
-			must(t, <-done)
-		}
-		synctest.Wait()
+		w.start()
 		test(w)
-		cancel()
+		w.stop()
 		synctest.Wait()
 	})
+}
+
+func newWorld(t *testing.T, self string) *world {
+	return &world{t: t, self: self, reports: &reports{}, changed: make(chan struct{}, 1), up: true, ready: true,
+		kernel: map[netip.Addr]time.Time{}, held: map[netip.Addr]announcer.Holding{}, members: live(self)}
+}
+
+// start runs the engine until stop, which may be called twice.
+func (w *world) start() {
+	metrics, err := announcer.NewMetrics(prometheus.NewRegistry())
+	must(w.t, err)
+	w.Engine, err = announcer.New(announcer.Options{
+		Node: w.self, Lifetime: life, Even: w.even, Kernel: w, Wire: w, Filter: w, Group: group{w}, Changed: w.changed,
+		Reporter: w.reports, Memory: w, Metrics: metrics,
+	})
+	must(w.t, err)
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	var once sync.Once
+	w.stop = func() {
+		once.Do(func() {
+			cancel()
+			must(w.t, <-done)
+		})
+	}
+	synctest.Wait()
 }
 
 // wanted is a cluster of me and other with one address.

@@ -79,6 +79,11 @@ func (e *Engine) observe(now time.Time) {
 	e.peers = e.peers[:0]
 	for _, c := range e.cluster.Nodes {
 		m, ok := live[c.Name]
+		if ok {
+			e.states[c.Name] = m.State
+		} else {
+			m.State = e.states[c.Name] // in case it is heard of otherwise
+		}
 		for mac := range slices.Chunk([]byte(m.MACs), 6) {
 			e.macs[string(mac)] = c.Name
 		}

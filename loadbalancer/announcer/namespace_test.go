@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -157,17 +158,21 @@ func (h *host) cable(in bool) {
 // has reports whether the host's kernel has the address.
 func (h *host) has(a netip.Addr) bool {
 	h.lan.t.Helper()
+	return slices.Contains(h.all(), a)
+}
+
+// all are the addresses that the host's kernel has from an agent.
+func (h *host) all() (out []netip.Addr) {
+	h.lan.t.Helper()
 	table, err := addr.Open(addr.Options{Enter: h.Do})
 	must(h.lan.t, err)
 	defer func() { _ = table.Close() }()
 	ours, err := table.Ours(func(netip.Addr) bool { return false })
 	must(h.lan.t, err)
 	for _, e := range ours {
-		if e.Address == a {
-			return true
-		}
+		out = append(out, e.Address)
 	}
-	return false
+	return out
 }
 
 // memory is announcer.Memory that outlives an agent.

@@ -14,26 +14,48 @@ import (
 // moment. But each hears the other's last questions, as everybody does (see
 // asking.to), and the one that comes later in the order waits.
 
-// rival takes in a question of another host for an address.
-func (e *Engine) rival(s wire.Sighting, now time.Time) {
-	n := e.entries[s.Address]
-	if n == nil || n.ask == nil || n.ask.on.Index != s.Index {
-		return
-	}
-	a, name := n.ask, e.macs[string(s.MAC)]
-	if name == "" || name == e.o.Node || !e.yields(n, name, a.yielded[name]) {
-		return
-	}
-	if a.yielded == nil {
-		a.yielded = map[string]int{}
-	}
-	a.yielded[name]++
-	a.sent, a.missed, a.next = 0, 0, now.Add(Step)
-	e.logger.V(2).Info("Another candidate comes first", "address", n.address, "node", name)
+// rivalFresh is how long after another one's question this node counts with it: it
+// asks a few times before it takes the address.
+const rivalFresh = Step / 2
+
+// rivalry is what a candidate knows of another one.
+type rivalry struct {
+	asked   time.Time // last
+	yielded int       // how often this node has waited for it
 }
 
-// yields reports whether this node waits for the other one, which asks for the
-// address, too. It does so once if it has that one before itself. Where they see the
+// rival takes in a question of another host for an address.
+func (e *Engine) rival(s wire.Sighting, now time.Time) {
+	n, name := e.entries[s.Address], e.macs[string(s.MAC)]
+	if n == nil || n.ask == nil || n.ask.on.Index != s.Index || name == "" || name == e.o.Node {
+		return
+	}
+	if n.ask.rivals == nil {
+		n.ask.rivals = map[string]rivalry{}
+	}
+	r := n.ask.rivals[name]
+	r.asked = now
+	n.ask.rivals[name] = r
+}
+
+// yielded makes this node, which could take the address, wait if another one is about
+// to take it and comes first.
+func (e *Engine) yielded(n *entry, now time.Time) bool {
+	a, waits := n.ask, false
+	for name, r := range a.rivals {
+		if now.Sub(r.asked) < rivalFresh && e.yields(n, name, r.yielded) {
+			r.yielded++
+			a.rivals[name], waits = r, true
+			e.logger.V(2).Info("Another candidate comes first", "address", n.address, "node", name)
+		}
+	}
+	if waits {
+		a.sent, a.missed, a.next = 0, 0, now.Add(Step)
+	}
+	return waits
+}
+
+// yields reports whether this node waits for the other one. It does so once if it has that one before itself. Where they see the
 // other nodes differently, each might have the other one before itself; the second
 // time the order alone counts that is the same everywhere. It never waits a third
 // time: the other one cannot take the address, or would have.

@@ -58,9 +58,9 @@ type asking struct {
 	silence  time.Time // since the last answer, or from the beginning
 	mac      net.HardwareAddr
 	reported bool
-	missed   int            // how often it began again, because answers may have been lost
-	yielded  map[string]int // to other candidates, how often since the last answer
-	scout    bool           // for the host's other addresses, too
+	missed   int                // how often it began again, because answers may have been lost
+	rivals   map[string]rivalry // other candidates, since the last answer
+	scout    bool               // for the host's other addresses, too
 }
 
 // needed is how many questions must go unanswered. A link that loses or delays
@@ -186,7 +186,10 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 		if a.mac != nil && n.rank > 0 {
 			// All candidates hear the silence at once. Those before this one
 			// have their turn; then everybody is asked, they included.
-			*a = asking{on: a.on, began: now, next: now.Add(time.Duration(n.rank) * Step), silence: a.silence, yielded: a.yielded}
+			*a = asking{on: a.on, began: now, next: now.Add(time.Duration(n.rank) * Step), silence: a.silence, rivals: a.rivals}
+			return a.next
+		}
+		if e.yielded(n, now) {
 			return a.next
 		}
 		e.taking = append(e.taking, taking{n, a.on})
@@ -217,7 +220,7 @@ func (e *Engine) answered(n *entry, mac net.HardwareAddr, now time.Time) {
 		a.worst--
 	}
 	a.worst, a.mac, a.sent, a.silence = max(a.worst, a.sent), mac, 0, now
-	a.missed, a.yielded = 0, nil
+	a.missed, a.rivals = 0, nil
 	e.enlist(n)
 	a.next = now.Add(e.interval(n))
 	if now.Sub(a.began) > e.restart+askSlack {
