@@ -74,7 +74,7 @@ func (e *Engine) askControl(on addr.Interface, now time.Time) {
 func (e *Engine) controlTargets(on addr.Interface) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range e.peers {
-		if !p.Live || p.Name == e.o.Node {
+		if !p.Live || p.Doubted || p.Name == e.o.Node {
 			continue
 		}
 		node, _ := e.cluster.node(p.Name)

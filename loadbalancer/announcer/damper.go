@@ -67,8 +67,10 @@ const (
 // neighbour is what is known of another node.
 type neighbour struct {
 	live bool
-	seen time.Time // when it was live last
-	flap penalty
+	// doubted: though it is live it did not answer just now.
+	doubted bool
+	seen    time.Time // when it was live last
+	flap    penalty
 }
 
 // damper judges the nodes by when they come and go. Each agent judges itself, as
@@ -85,9 +87,10 @@ type damper struct {
 	moved time.Time // when side became what it is
 }
 
-// observe takes in the nodes there are and which others are live, and tells those
-// that had been away.
-func (d *damper) observe(nodes, others []string, now time.Time) (returned []string) {
+// observe takes in the nodes there are, which others are live, and of which of them
+// that is in doubt, and tells those that had been away. Who is only doubted for a
+// moment does not come and go; but nobody knows on whose side it is.
+func (d *damper) observe(nodes, others, doubted []string, now time.Time) (returned []string) {
 	if d.known == nil {
 		d.known = map[string]*neighbour{}
 	}
@@ -107,6 +110,13 @@ func (d *damper) observe(nodes, others []string, now time.Time) (returned []stri
 		}
 	}
 	d.judge(returned, now)
+	for name, n := range d.known {
+		was := n.doubted
+		n.doubted = n.live && slices.Contains(doubted, name)
+		if was && n.live && !n.doubted {
+			returned = append(returned, name) // something may have been taken from it
+		}
+	}
 	if !d.begun && len(others) > 0 { // it is this node that came
 		d.since = now
 	}
@@ -143,7 +153,7 @@ func (d *damper) count(nodes []string, now time.Time) side {
 	for _, name := range nodes {
 		switch n := d.known[name]; {
 		case n == nil && met, n != nil && !n.live && now.Sub(n.seen) > knownTime:
-		case n != nil && n.live:
+		case n != nil && n.live && !n.doubted:
 			live, all = live+1, all+1
 		default:
 			all++

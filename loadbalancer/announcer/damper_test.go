@@ -10,12 +10,13 @@ import (
 type clique struct {
 	t *testing.T
 	damper
-	nodes []string // the others
-	now   time.Time
+	nodes   []string // the others
+	doubted []string // of them
+	now     time.Time
 }
 
 func (c *clique) see(others ...string) (returned []string) {
-	returned = c.observe(c.nodes, others, c.now)
+	returned = c.observe(c.nodes, others, c.doubted, c.now)
 	slices.Sort(returned)
 	return returned
 }
@@ -162,4 +163,26 @@ func split(s string) []string {
 		out = append(out, string(r))
 	}
 	return out
+}
+
+// Doubts are no coming and going, but who doubts most of the others may be cut off.
+func TestDoubtsAreNoReturns(t *testing.T) {
+	c := newClique(t, "b", "c")
+	c.see("b", "c")
+	c.wait(time.Minute)
+	for range 20 {
+		c.doubted = []string{"b", "c"}
+		c.see("b", "c")
+		c.expect("alone", c.side == sideLess, true)
+		c.wait(time.Second)
+		c.doubted = nil
+		if back := c.see("b", "c"); !slices.Equal(back, []string{"b", "c"}) {
+			t.Errorf("told that %v are back", back)
+		}
+		c.expect("with the others", c.side == sideMore, true)
+		c.wait(time.Second)
+	}
+	c.expect("this node is damped", c.dampedSelf(c.now), false)
+	c.expect("another one is damped", c.dampedOther("b", c.now), false)
+	c.expect("settled", c.settled(c.now), true)
 }

@@ -36,6 +36,10 @@ type Peer struct {
 	Name string
 	// Live: its agent answers.
 	Live bool
+	// Doubted: it did not just now. What it holds may be taken, by others; for the
+	// rest it counts as live until this is certain: who does not wait for it might
+	// take an address at the same time as it does.
+	Doubted bool
 	// Excluded: it must not hold anything, and hands over what it holds.
 	Excluded bool
 	// Reluctant: it takes, and keeps, only what no other node may have: its
@@ -75,6 +79,11 @@ type Subject struct {
 	// Free is when this node saw first that no live node has it, or that the one
 	// that has it should hand it over.
 	Free time.Time
+}
+
+// of reports whether the node has the address, as far as is known.
+func (s Subject) of(node string) bool {
+	return s.Claim.Node == node && !s.Claim.Released || s.StandIn.Node == node && !s.StandIn.Released
 }
 
 // Decision is what this node should do about an address.
@@ -142,7 +151,7 @@ func (v View) holder(s Subject) (string, bool) {
 		if c.IsZero() || c.Released {
 			continue
 		}
-		if p, ok := v.peer(c.Node); ok && p.Live {
+		if p, ok := v.peer(c.Node); ok && p.Live && !p.Doubted {
 			return p.Name, true
 		}
 	}
@@ -191,7 +200,7 @@ func (v View) ordered(s Subject, reluctant bool) []string {
 	}
 	var all []candidate
 	for _, p := range v.Peers {
-		if p.Reluctant == reluctant && eligible(p, s) {
+		if p.Reluctant == reluctant && eligible(p, s) && !(p.Doubted && s.of(p.Name)) {
 			// Which nodes are new does not matter for an address that nobody
 			// had before: nothing breaks if they go again at once.
 			p.Settled = p.Settled || s.Claim.Epoch == 0 || s.Recent

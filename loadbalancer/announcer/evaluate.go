@@ -55,11 +55,14 @@ func (e *Engine) evaluate(now time.Time) {
 // observe reads who is live.
 func (e *Engine) observe(now time.Time) {
 	live := map[string]member.Member{}
-	var others []string
+	var others, doubted []string
 	for _, m := range e.o.Group.Members() {
 		live[m.Name] = m
 		if m.Name != e.o.Node {
 			others = append(others, m.Name)
+		}
+		if m.Doubted {
+			doubted = append(doubted, m.Name)
 		}
 	}
 	if e.o.Group.Ready() {
@@ -69,7 +72,7 @@ func (e *Engine) observe(now time.Time) {
 				nodes = append(nodes, c.Name)
 			}
 		}
-		e.returned(e.damper.observe(nodes, others, now), now)
+		e.returned(e.damper.observe(nodes, others, doubted, now), now)
 	}
 	state := member.State{
 		Settled: e.damper.settled(now), Damped: e.damper.dampedSelf(now), Unwell: e.unwell.Load(), MACs: e.hardware(),
@@ -88,7 +91,7 @@ func (e *Engine) observe(now time.Time) {
 			e.macs[string(mac)] = c.Name
 		}
 		e.peers = append(e.peers, Peer{
-			Name: c.Name, Live: ok, Excluded: c.Excluded, Reluctant: c.Unavailable || c.Draining || m.Unwell,
+			Name: c.Name, Live: ok, Doubted: ok && m.Doubted, Excluded: c.Excluded, Reluctant: c.Unavailable || c.Draining || m.Unwell,
 			Settled: m.Settled, Damped: m.Damped || e.damper.dampedOther(c.Name, now),
 		})
 		delete(live, c.Name)
@@ -98,7 +101,7 @@ func (e *Engine) observe(now time.Time) {
 		e.peers = append(e.peers, Peer{Name: name, Live: true, Excluded: true})
 	}
 	slices.SortFunc(e.peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
-	e.o.Metrics.peers.Set(float64(len(others)))
+	e.o.Metrics.peers.Set(float64(len(others) - len(doubted)))
 	e.judged = e.damper.next(now)
 }
 
@@ -127,9 +130,9 @@ func (e *Engine) returned(names []string, now time.Time) {
 	}
 }
 
-// alone reports whether no other agent is alive.
+// alone reports whether no other agent is alive for sure.
 func (e *Engine) alone() bool {
-	return !slices.ContainsFunc(e.peers, func(p Peer) bool { return p.Live && p.Name != e.o.Node })
+	return !slices.ContainsFunc(e.peers, func(p Peer) bool { return p.Live && !p.Doubted && p.Name != e.o.Node })
 }
 
 func (e *Engine) subject(n *entry, v View, now time.Time) Subject {

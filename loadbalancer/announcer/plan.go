@@ -114,7 +114,7 @@ func (v View) even(load map[string]int) move {
 		for _, n := range v.candidates(s) {
 			to, _ := v.peer(n)
 			gain, points := load[holder]-load[n], score(n, s.Address)
-			if to.Settled && !to.Damped && s.Weights[n] >= s.Weights[holder] && (gain > bestGain || gain == bestGain && gain > 1 && points > bestScore) {
+			if to.Settled && !to.Damped && !to.Doubted && s.Weights[n] >= s.Weights[holder] && (gain > bestGain || gain == bestGain && gain > 1 && points > bestScore) {
 				best, bestGain, bestScore = move{s.Address, holder, n}, gain, points
 			}
 		}

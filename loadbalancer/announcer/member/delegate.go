@@ -93,27 +93,21 @@ func (delegate) AckPayload() []byte { return nil }
 func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
-	if _, live := d.g.live[n.Name]; live {
-		d.g.heard[n.Name] = time.Now()
-	}
+	d.g.answered(n.Name, time.Now())
 }
 
 func (d delegate) NotifyUpdate(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
 	d.g.live[n.Name] = decodeState(n.Meta)
+	delete(d.g.doubts, n.Name)
 	d.g.notify()
 }
 
 func (d delegate) NotifyLeave(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
-	if heard, ok := d.g.heard[n.Name]; ok && n.Name != d.g.name {
-		d.g.died(time.Since(heard))
-	}
-	delete(d.g.live, n.Name)
-	delete(d.g.heard, n.Name)
-	d.g.notify()
+	d.g.doubt(n.Name, time.Now())
 }
 
 // broadcast spreads one claim until enough members have it or a newer claim for

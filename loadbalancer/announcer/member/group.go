@@ -68,6 +68,9 @@ type Peer struct {
 type Member struct {
 	Name string
 	State
+	// Doubted: it did not answer lately, see doubtTime. The wire should be asked for
+	// what it holds; in all else it counts until this is settled.
+	Doubted bool
 }
 
 // State is what an agent says of its node.
@@ -105,6 +108,9 @@ type Group struct {
 	peers  map[string]netip.Addr
 	live   map[string]State
 	heard  map[string]time.Time // when a live agent answered a ping or joined
+	doubts map[string]doubt     // live agents that memberlist takes for dead
+	beat   time.Time            // when Run was here last
+	late   stall                // the last one of this agent
 	claims map[key]Claim
 	dirty  map[key]struct{}
 	ready  bool
@@ -121,7 +127,7 @@ func New(o Options) (*Group, error) {
 		name: o.Name, port: o.Port, enter: o.Enter, logger: o.Logger, died: o.Died,
 		ring:    ring{file: o.KeyFile, delay: keyDelay},
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		peers: map[string]netip.Addr{}, live: map[string]State{}, heard: map[string]time.Time{},
+		peers: map[string]netip.Addr{}, live: map[string]State{}, heard: map[string]time.Time{}, doubts: map[string]doubt{},
 		claims: map[key]Claim{}, dirty: map[key]struct{}{},
 	}
 	if g.died == nil {
@@ -185,7 +191,7 @@ func (g *Group) Members() []Member {
 	defer g.mu.Unlock()
 	out := make([]Member, 0, len(g.live))
 	for _, n := range slices.Sorted(maps.Keys(g.live)) {
-		out = append(out, Member{Name: n, State: g.live[n]})
+		out = append(out, Member{Name: n, State: g.live[n], Doubted: g.doubted(n)})
 	}
 	return out
 }
@@ -255,6 +261,7 @@ func (g *Group) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
+		g.pulse(time.Now())
 		r.step(ctx)
 		select {
 		case <-ctx.Done():
@@ -269,7 +276,8 @@ func (g *Group) config() (self netip.Addr, missing []Peer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for n, a := range g.peers {
-		if _, ok := g.live[n]; !ok {
+		_, live := g.live[n]
+		if _, doubtful := g.doubts[n]; !live || doubtful {
 			missing = append(missing, Peer{n, a})
 		}
 	}
@@ -293,6 +301,7 @@ func (g *Group) reset(ready bool) {
 	if !ready {
 		clear(g.live)
 		clear(g.heard)
+		clear(g.doubts)
 	}
 	g.notify()
 }

@@ -191,6 +191,7 @@ func (r *run) join(p Peer, ping bool) {
 			if _, err := list.Ping(p.Name, r.g.udp(p)); err != nil {
 				return
 			}
+			r.g.heardOf(p.Name)
 		}
 		if _, err := list.Join([]string{p.Name + "/" + r.g.address(p)}); err != nil {
 			r.g.logger.V(3).Info("Could not join a peer", "peer", p.Name, "err", err)
