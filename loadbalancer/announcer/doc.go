@@ -12,6 +12,8 @@
 //   - Before an address is taken, the wire is asked for it. As long as any host
 //     answers, it is not taken; so an agent that restarts finds its addresses
 //     where they were, and two hosts do not answer at once.
+//   - Candidates take turns, and hear each other ask. Where two believe that it is
+//     their turn, since one does not see the other among the live, the later one waits.
 //   - The holder keeps an address for as long as it lives and may have it. A node
 //     that comes back takes nothing back.
 //   - A live holder that should have an address no longer (drained, excluded,

@@ -33,7 +33,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		held: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "onelb_node_held_addresses", Help: "Addresses this node holds."}),
 		peers: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "onelb_node_peers", Help: "Live agents of other nodes."}),
+			Name: "onelb_node_peers", Help: "Live agents of other nodes, without those that are in doubt because they do not answer."}),
 		takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "onelb_node_takeovers_total",
 			Help: "Addresses taken, by reason: new (nobody had it), dead (its holder is gone), released (its holder let it go), retaken (this node had lost it), handover (its holder was relieved: drained, excluded, unwell or without a local endpoint), even (its holder had more addresses than this node), standin (its holder cannot be reached, nor can most of the other nodes; it goes back when they can)."},

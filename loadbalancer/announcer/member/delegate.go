@@ -100,7 +100,7 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
 	d.g.live[n.Name] = decodeState(n.Meta)
-	delete(d.g.doubts, n.Name)
+	delete(d.g.unsure, n.Name)
 	d.g.notify()
 }
 

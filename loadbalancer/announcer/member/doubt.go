@@ -46,14 +46,15 @@ func (g *Group) doubt(name string, now time.Time) {
 	if heard, ok := g.heard[name]; ok {
 		d.silence = now.Sub(heard)
 	}
-	g.doubts[name] = d
+	g.unsure[name] = d
+	g.doubts()
 	wake(g.kick) // it is asked at once
 	g.notify()
 }
 
 // doubted reports whether the agent's life is in doubt. The caller holds the lock.
 func (g *Group) doubted(name string) bool {
-	d, ok := g.doubts[name]
+	d, ok := g.unsure[name]
 	return ok && !time.Now().Before(d.from)
 }
 
@@ -63,9 +64,9 @@ func (g *Group) answered(name string, now time.Time) {
 		return
 	}
 	g.heard[name] = now
-	if d, ok := g.doubts[name]; ok && d.from.Before(now.Add(trustTime)) {
+	if d, ok := g.unsure[name]; ok && d.from.Before(now.Add(trustTime)) {
 		d.from, d.until, d.told = now.Add(trustTime), now.Add(trustTime+doubtTime), false
-		g.doubts[name] = d
+		g.unsure[name] = d
 		g.notify()
 	}
 }
@@ -98,7 +99,7 @@ func (g *Group) pulse(now time.Time) {
 		g.late = stall{end: now, length: min(late, stallMax)}
 	}
 	g.beat = now
-	for name, d := range g.doubts {
+	for name, d := range g.unsure {
 		if late >= stallMin { // the answers of that time have not been read
 			d.until = d.until.Add(g.late.length)
 			if !d.told {
@@ -109,7 +110,7 @@ func (g *Group) pulse(now time.Time) {
 			d.told = true
 			g.notify()
 		}
-		g.doubts[name] = d
+		g.unsure[name] = d
 		if now.Before(d.until) {
 			continue
 		}
@@ -118,7 +119,7 @@ func (g *Group) pulse(now time.Time) {
 		}
 		delete(g.live, name)
 		delete(g.heard, name)
-		delete(g.doubts, name)
+		delete(g.unsure, name)
 		g.notify()
 	}
 }

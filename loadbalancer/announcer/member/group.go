@@ -2,7 +2,7 @@
 // address, from agent to agent, without the API server.
 //
 // Agents find each other by the addresses that SetPeers gives; hashicorp's
-// memberlist detects failures (in about half a second) and carries the claims,
+// memberlist detects failures (in about half a second; see doubtTime) and carries the claims,
 // encrypted with the keys of a file. Of the claims for one address each agent
 // keeps the one that beats all others (see Claim.Beats), so all agents that can
 // reach each other believe the same one, in whatever order they hear of them.
@@ -53,9 +53,12 @@ type Options struct {
 	Enter func(func() error) error
 	// Logger for memberlist's own messages.
 	Logger klog.Logger
-	// Died is called when another agent begins to count as dead, with the time since
-	// it was heard of last by this one. It must not block. Nil: not called.
+	// Died is called when another agent begins to count as dead, with the time from
+	// when it was heard of last by this one until it was doubted. It must not block.
+	// Nil: not called.
 	Died func(silence time.Duration)
+	// Doubted is called when an agent is doubted, dead or not. Likewise.
+	Doubted func()
 }
 
 // Peer is another agent.
@@ -97,6 +100,7 @@ type Group struct {
 	enter  func(func() error) error
 	logger klog.Logger
 	died   func(silence time.Duration)
+	doubts func()
 	ring   ring // used by Run only
 
 	changed chan struct{} // holds one token if there is something to Drain
@@ -108,7 +112,7 @@ type Group struct {
 	peers  map[string]netip.Addr
 	live   map[string]State
 	heard  map[string]time.Time // when a live agent answered a ping or joined
-	doubts map[string]doubt     // live agents that memberlist takes for dead
+	unsure map[string]doubt     // live agents that memberlist takes for dead
 	beat   time.Time            // when Run was here last
 	late   stall                // the last one of this agent
 	claims map[key]Claim
@@ -124,14 +128,17 @@ func New(o Options) (*Group, error) {
 		return nil, errors.New("gossip needs a node name, a key file and a port")
 	}
 	g := &Group{
-		name: o.Name, port: o.Port, enter: o.Enter, logger: o.Logger, died: o.Died,
+		name: o.Name, port: o.Port, enter: o.Enter, logger: o.Logger, died: o.Died, doubts: o.Doubted,
 		ring:    ring{file: o.KeyFile, delay: keyDelay},
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		peers: map[string]netip.Addr{}, live: map[string]State{}, heard: map[string]time.Time{}, doubts: map[string]doubt{},
+		peers: map[string]netip.Addr{}, live: map[string]State{}, heard: map[string]time.Time{}, unsure: map[string]doubt{},
 		claims: map[key]Claim{}, dirty: map[key]struct{}{},
 	}
 	if g.died == nil {
 		g.died = func(time.Duration) {}
+	}
+	if g.doubts == nil {
+		g.doubts = func() {}
 	}
 	if g.enter == nil {
 		g.enter = func(f func() error) error { return f() }
@@ -277,7 +284,7 @@ func (g *Group) config() (self netip.Addr, missing []Peer) {
 	defer g.mu.Unlock()
 	for n, a := range g.peers {
 		_, live := g.live[n]
-		if _, doubtful := g.doubts[n]; !live || doubtful {
+		if _, doubtful := g.unsure[n]; !live || doubtful {
 			missing = append(missing, Peer{n, a})
 		}
 	}
@@ -301,7 +308,7 @@ func (g *Group) reset(ready bool) {
 	if !ready {
 		clear(g.live)
 		clear(g.heard)
-		clear(g.doubts)
+		clear(g.unsure)
 	}
 	g.notify()
 }

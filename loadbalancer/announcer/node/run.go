@@ -116,13 +116,16 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	detector := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "onelb_node_detector_delay_seconds",
-		Help:    "Time from the last answer of another agent to this one's pings until it counted as dead. Each agent pings all others in turn, one each tenth of a second, so with many of them the time includes the wait for its turn; the agents tell each other.",
+		Help:    "Time from the last answer of another agent to this one's pings until it was doubted, of those that did not answer within a second after that either and so counted as dead. What a doubted agent holds is asked for on the wire at once. Each agent pings all others in turn, one each tenth of a second, so with many of them the time includes the wait for its turn; the agents tell each other.",
 		Buckets: []float64{.1, .2, .3, .4, .5, .75, 1, 2, 5, 10}})
-	a.registry.MustRegister(detector)
+	doubts := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "onelb_node_doubts_total",
+		Help: "How often another agent did not answer in time. Most that do soon afterwards had too little processor time."})
+	a.registry.MustRegister(detector, doubts)
 	group, err := member.New(member.Options{
 		Name: a.o.NodeName, Port: a.o.GossipPort, KeyFile: a.o.GossipKeyFile, Enter: a.o.Enter,
 		Logger: klog.FromContext(ctx).WithName("gossip"),
-		Died:   func(silence time.Duration) { detector.Observe(silence.Seconds()) },
+		Died:   func(silence time.Duration) { detector.Observe(silence.Seconds()) }, Doubted: doubts.Inc,
 	})
 	if err != nil {
 		return err
