@@ -57,6 +57,7 @@ func (d delegate) NodeMeta(int) []byte {
 func (d delegate) NotifyMsg(b []byte) { d.receive(b) }
 
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	d.g.turn()
 	return d.g.queue.GetBroadcasts(overhead, limit)
 }
 

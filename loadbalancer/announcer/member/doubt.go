@@ -12,8 +12,10 @@ const (
 	doubtTime = time.Second
 	// trustTime is how long an answer to a ping counts that memberlist did not hear.
 	trustTime = 300 * time.Millisecond
-	// stallMin is how late Run must be for this agent to have stood still.
-	stallMin = tick / 2
+	// gossipInterval is how often memberlist asks for what is to be told.
+	gossipInterval = 50 * time.Millisecond
+	// stallMin is how late that must be for this agent to have stood still.
+	stallMin = 100 * time.Millisecond
 	// stallMemory is how long that may be the reason for a doubt: a death follows
 	// half a second after the answer that was missed.
 	stallMemory = 500 * time.Millisecond
@@ -41,7 +43,11 @@ func (g *Group) doubt(name string, now time.Time) {
 	if _, live := g.live[name]; !live {
 		return
 	}
-	from := now.Add(g.stalled(now))
+	g.lives(now)
+	from := now
+	if now.Sub(g.late.end) < stallMemory {
+		from = now.Add(g.late.length)
+	}
 	d := doubt{from: from, until: from.Add(doubtTime)}
 	if heard, ok := g.heard[name]; ok {
 		d.silence = now.Sub(heard)
@@ -77,40 +83,45 @@ func (g *Group) heardOf(name string) {
 	g.answered(name, time.Now())
 }
 
-// stalled is how long this agent has stood still just now. The caller holds the lock.
-func (g *Group) stalled(now time.Time) time.Duration {
-	length := time.Duration(0)
-	if late := now.Sub(g.beat) - tick; !g.beat.IsZero() && late >= stallMin {
-		length = late
+// lives notes that this agent gets its turn. memberlist calls often enough to tell
+// when it did not, without a timer of our own: each is a wakeup of an idle agent. What
+// others have said meanwhile has not been read. The caller holds the lock.
+func (g *Group) lives(now time.Time) {
+	late := min(now.Sub(g.beat)-gossipInterval, stallMax)
+	if !g.beat.IsZero() && late >= stallMin {
+		g.late = stall{end: now, length: late}
+		for name, d := range g.unsure {
+			d.until = d.until.Add(late)
+			if !d.told {
+				d.from = d.from.Add(late)
+			}
+			g.unsure[name] = d
+		}
 	}
-	if now.Sub(g.late.end) < stallMemory {
-		length = max(length, g.late.length)
-	}
-	return min(length, stallMax)
+	g.beat = now
 }
 
-// pulse is called by Run at least once in a tick, unless it stands still. It ends
-// doubts: who has not answered meanwhile is dead.
+func (g *Group) turn() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lives(time.Now())
+}
+
+// pulse ends doubts: who has not answered meanwhile is dead. Run calls it once in a
+// tick while there are any.
 func (g *Group) pulse(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	late := now.Sub(g.beat) - tick
-	if !g.beat.IsZero() && late >= stallMin {
-		g.late = stall{end: now, length: min(late, stallMax)}
+	if len(g.unsure) == 0 {
+		return // Run may have nothing to do for long
 	}
-	g.beat = now
+	g.lives(now)
 	for name, d := range g.unsure {
-		if late >= stallMin { // the answers of that time have not been read
-			d.until = d.until.Add(g.late.length)
-			if !d.told {
-				d.from = d.from.Add(g.late.length)
-			}
-		}
 		if !d.told && !now.Before(d.from) {
 			d.told = true
+			g.unsure[name] = d
 			g.notify()
 		}
-		g.unsure[name] = d
 		if now.Before(d.until) {
 			continue
 		}

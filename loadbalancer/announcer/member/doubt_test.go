@@ -43,9 +43,15 @@ func (o *observer) leaves(name string) { delegate{o.Group}.NotifyLeave(&memberli
 // run lets time pass with an agent that gets its turn.
 func (o *observer) run(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		o.pulse(time.Now())
-		time.Sleep(min(tick, time.Until(end)))
+		o.wakes()
+		time.Sleep(min(gossipInterval, time.Until(end)))
 	}
+	o.wakes()
+}
+
+// wakes is the agent's turn.
+func (o *observer) wakes() {
+	delegate{o.Group}.GetBroadcasts(0, 1000)
 	o.pulse(time.Now())
 }
 
@@ -111,8 +117,8 @@ func TestDoubtThenAnswer(t *testing.T) {
 // what it has not heard meanwhile.
 func TestStoodStillItself(t *testing.T) {
 	for name, wake := range map[string]func(*observer){
-		"memberlist wakes first": func(o *observer) { o.leaves("other"); o.pulse(time.Now()) },
-		"it wakes first":         func(o *observer) { o.pulse(time.Now()); o.leaves("other") },
+		"memberlist wakes first": func(o *observer) { o.leaves("other"); o.wakes() },
+		"it wakes first":         func(o *observer) { o.wakes(); o.leaves("other") },
 		"a while ago":            func(o *observer) { o.run(300 * time.Millisecond); o.leaves("other") },
 	} {
 		observe(t, func(o *observer) {
@@ -120,7 +126,7 @@ func TestStoodStillItself(t *testing.T) {
 			time.Sleep(700 * time.Millisecond)
 			wake(o)
 			o.expect(t, "live", name+": at once")
-			o.run(500 * time.Millisecond)
+			o.run(300 * time.Millisecond)
 			o.expect(t, "live", name+": as long as it stood still")
 			o.joins("other")
 			o.run(10 * time.Second)
@@ -141,12 +147,12 @@ func TestStoodStillItself(t *testing.T) {
 		o.leaves("other")
 		for range 4 {
 			time.Sleep(500 * time.Millisecond)
-			o.pulse(time.Now())
+			o.wakes()
 			o.expect(t, "doubted", "while it stands still again and again")
 		}
 		for range 20 {
 			time.Sleep(500 * time.Millisecond)
-			o.pulse(time.Now())
+			o.wakes()
 		}
 		o.expect(t, "dead", "not for ever")
 	})

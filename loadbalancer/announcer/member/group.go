@@ -113,7 +113,7 @@ type Group struct {
 	live   map[string]State
 	heard  map[string]time.Time // when a live agent answered a ping or joined
 	unsure map[string]doubt     // live agents that memberlist takes for dead
-	beat   time.Time            // when Run was here last
+	beat   time.Time            // when this agent had its turn last
 	late   stall                // the last one of this agent
 	claims map[key]Claim
 	dirty  map[key]struct{}

@@ -108,7 +108,7 @@ func Config(name string) *memberlist.Config {
 	c.ProbeInterval = 100 * time.Millisecond
 	c.ProbeTimeout = 50 * time.Millisecond
 	c.SuspicionMult = 2
-	c.GossipInterval = 50 * time.Millisecond
+	c.GossipInterval = gossipInterval
 	// A prober that doubts itself must not take longer: the wire is asked in any case.
 	c.AwarenessMaxMultiplier = 1
 	c.PushPullInterval = 15 * time.Second
