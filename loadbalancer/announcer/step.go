@@ -60,7 +60,7 @@ func (e *Engine) step(now time.Time) time.Time {
 
 // tickAll does what is due for all addresses and returns when the next thing is. What
 // concerns many at once is done for all of them before the next kind of thing: the
-// questions, the kernel, the announcements, and last the claims.
+// kernel, the announcements, the claims, the questions.
 func (e *Engine) tickAll(now time.Time) (next time.Time) {
 	e.conversing, e.frames = false, 0
 	clear(e.scouts)
@@ -74,15 +74,8 @@ func (e *Engine) tickAll(now time.Time) (next time.Time) {
 		next = earliest(next, e.tick(n, now))
 		e.conversing = e.conversing || n.ask != nil
 	}
-	if late := time.Since(now); late > 0 {
-		for _, n := range e.asked { // those asked last have time to answer, too
-			if n.ask != nil {
-				n.ask.next = n.ask.next.Add(late)
-			}
-		}
-	}
 	e.acquireAll(now)
-	return next
+	return earliest(next, e.askAll(now))
 }
 
 // tick does what is due for one address and returns when the next thing is;

@@ -41,7 +41,7 @@ const (
 	// processor. What was answered meanwhile has been read, see wire.Wire.CatchUp.
 	stoodStill = 250 * time.Millisecond
 	askAgain   = 2
-	// burst is how many questions and announcements are sent at once, burstPause
+	// burst is how many questions, and announcements, are sent at once, burstPause
 	// what follows: a receive queue of Linux has room for 1,000 frames.
 	burst      = 256
 	burstPause = time.Millisecond
@@ -195,22 +195,40 @@ func (e *Engine) question(n *entry, now time.Time) time.Time {
 		e.taking = append(e.taking, taking{n, a.on})
 		return time.Time{}
 	}
-	if e.frames++; e.frames > burst {
+	if len(e.asked) == burst {
 		return now.Add(burstPause)
 	}
-	if a.scout && a.sent == askAlarm {
-		e.alarm(n, now)
-	}
-	if err := e.o.Wire.Ask(a.on, n.address, a.to()); err != nil {
-		return e.cannot(n, err, now)
-	}
-	if !n.claim.IsZero() {
-		e.askControl(a.on, now)
-	}
-	a.sent++
-	a.next = now.Add(e.interval(n))
 	e.asked = append(e.asked, n)
-	return a.next
+	return time.Time{} // askAll tells
+}
+
+// askAll puts the questions of this step, after what is taken in it: that rests on
+// what had been heard when the step began. It returns when the next one is due.
+func (e *Engine) askAll(now time.Time) (next time.Time) {
+	for _, n := range e.asked {
+		if n.ask == nil {
+			continue
+		}
+		if n.ask.scout && n.ask.sent == askAlarm {
+			e.alarm(n, now)
+		}
+		if err := e.o.Wire.Ask(n.ask.on, n.address, n.ask.to()); err != nil {
+			next = earliest(next, e.cannot(n, err, now))
+			continue
+		}
+		if !n.claim.IsZero() {
+			e.askControl(n.ask.on, now)
+		}
+		n.ask.sent++
+	}
+	sent := time.Now() // those asked last have time to answer, too
+	for _, n := range e.asked {
+		if n.ask != nil {
+			n.ask.next = sent.Add(e.interval(n))
+			next = earliest(next, n.ask.next)
+		}
+	}
+	return next
 }
 
 // answered takes in that another host has an address that this node should take.
