@@ -1,6 +1,8 @@
 package announcer
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
@@ -12,42 +14,66 @@ type taking struct {
 	on    addr.Interface
 }
 
-// acquireAll takes the addresses of this step. First the kernel has all of them,
-// then all are announced, then others are told: clients wait for the first two.
+// acquireAtOnce is how many addresses the kernel is given at once. With each further
+// one, more can have changed since it was decided that nobody has them.
+const acquireAtOnce = 32
+
+// acquireAll takes the addresses of this step. First the kernel has them and they are
+// announced, then others are told: clients wait for the first two. Before each lot it
+// hears what has come meanwhile.
 func (e *Engine) acquireAll(now time.Time) {
-	if len(e.taking) == 0 {
-		return
+	var taken []taking
+	for lot := range slices.Chunk(e.taking, acquireAtOnce) {
+		if len(taken) > 0 {
+			if e.o.Wire.CatchUp() {
+				e.missed()
+			}
+			e.hear(time.Now())
+		}
+		taken = append(taken, e.acquire(slices.DeleteFunc(lot, e.overtaken), now)...)
 	}
-	places := make([]addr.Place, 0, len(e.taking))
-	for _, t := range e.taking {
+	for _, t := range taken {
+		e.acquired(t.entry, now)
+	}
+	e.taking = e.taking[:0]
+}
+
+// overtaken reports whether another host was heard of since it was decided to take the
+// address.
+func (e *Engine) overtaken(t taking) bool {
+	n := t.entry
+	gone := !n.handOver && (n.ask == nil || n.ask.sent == 0 || e.yielded(n, time.Now()))
+	e.urgent = e.urgent || gone // it is asked for again, sooner or later
+	return gone
+}
+
+// acquire takes some addresses, and returns those that the kernel has.
+func (e *Engine) acquire(lot []taking, now time.Time) []taking {
+	if len(lot) == 0 {
+		return nil
+	}
+	places := make([]addr.Place, 0, len(lot))
+	for _, t := range lot {
 		places = append(places, addr.Place{Address: t.entry.address, On: t.on})
 	}
 	failed := failures(e.o.Kernel.AddAll(places, e.o.Lifetime))
-	// The lifetimes run from here at the latest; the announcements, too.
-	taken := e.taking[:0]
-	for _, t := range e.taking {
-		err := failed.all
-		if err == nil {
-			err = failed.single[t.entry.address]
-		}
+	lot = slices.DeleteFunc(lot, func(t taking) bool {
+		err := cmp.Or(failed.all, failed.single[t.entry.address])
 		if err != nil {
 			e.logger.Error(err, "The kernel did not take an address")
 			e.cannot(t.entry, err, now)
-			continue
 		}
-		taken = append(taken, t)
-	}
-	for _, t := range taken {
+		return err != nil
+	})
+	e.frames = 0
+	for _, t := range lot {
 		n := t.entry
 		// What last says is of before this takeover.
 		n.hold = &hold{on: t.on, since: time.Now(), from: n.last(), expires: now.Add(e.o.Lifetime)}
 		n.hold.announce(now)
 		e.announce(n, now)
 	}
-	for _, t := range taken {
-		e.acquired(t.entry, now)
-	}
-	e.taking = e.taking[:0]
+	return lot
 }
 
 // acquired tells of an address that this node has taken.

@@ -167,3 +167,45 @@ func TestCatchesUp(t *testing.T) {
 		expect(t, w, true, "in a flood without end")
 	})
 }
+
+// Of many addresses that are taken at once, those are left out that another host
+// announces while the kernel is given the others.
+func TestOvertaken(t *testing.T) {
+	bubble(t, nil, func(w *world) {
+		c := wanted()
+		for i := range 200 {
+			a := c.Addresses[0]
+			a.Address = netip.AddrFrom4([4]byte{10, 77, 0, byte(1 + i)})
+			if a.Address != vip4 {
+				c.Addresses = append(c.Addresses, a)
+			}
+		}
+		theirs := map[netip.Addr]bool{}
+		w.mu.Lock()
+		w.late = func() bool { // with the lock
+			if len(w.kernel) == 0 || len(theirs) > 0 {
+				return false
+			}
+			for _, a := range c.Addresses {
+				if _, mine := w.kernel[a.Address]; !mine {
+					theirs[a.Address] = true
+					w.Sighted(wire.Sighting{Address: a.Address, MAC: stranger, Index: eth.Index})
+				}
+			}
+			return false
+		}
+		w.mu.Unlock()
+		w.SetCluster(c)
+		after(70 * time.Millisecond)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(theirs) == 0 || len(w.kernel)+len(theirs) != len(c.Addresses) {
+			t.Errorf("took %d of %d, though another one announced %d", len(w.kernel), len(c.Addresses), len(theirs))
+		}
+		for a := range theirs {
+			if _, taken := w.kernel[a]; taken {
+				t.Errorf("took %s, too", a)
+			}
+		}
+	})
+}
