@@ -37,7 +37,8 @@ type control struct {
 	turn    int
 	began   time.Time
 	asked   time.Time
-	heard   time.Time // zero: not since began
+	heard   time.Time                // zero: not since began
+	each    map[netip.Addr]time.Time // when each of targets was heard last
 	took    time.Duration
 }
 
@@ -45,7 +46,7 @@ type control struct {
 func (e *Engine) askControl(on addr.Interface, now time.Time) {
 	c := e.controls[on.Index]
 	if c == nil {
-		c = &control{macs: map[netip.Addr]net.HardwareAddr{}}
+		c = &control{macs: map[netip.Addr]net.HardwareAddr{}, each: map[netip.Addr]time.Time{}}
 		e.controls[on.Index] = c
 	}
 	if now.Sub(c.asked) < askInterval {
@@ -54,6 +55,7 @@ func (e *Engine) askControl(on addr.Interface, now time.Time) {
 	targets := e.controlTargets(on)
 	if now.Sub(c.asked) > controlIdle {
 		c.began, c.heard, c.took = now, time.Time{}, 0
+		clear(c.each)
 	}
 	c.asked, c.targets = now, map[netip.Addr]bool{}
 	for _, t := range targets {
@@ -70,11 +72,12 @@ func (e *Engine) askControl(on addr.Interface, now time.Time) {
 	}
 }
 
-// controlTargets are addresses of live nodes in the interface's networks.
+// controlTargets are addresses of live nodes in the interface's networks. Doubted ones
+// are among them if this node doubts so many that it may be cut off itself: see reached.
 func (e *Engine) controlTargets(on addr.Interface) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range e.peers {
-		if !p.Live || p.Doubted || p.Name == e.o.Node {
+		if !p.Live || p.Name == e.o.Node || p.Doubted && e.damper.side != sideLess {
 			continue
 		}
 		node, _ := e.cluster.node(p.Name)
@@ -109,7 +112,7 @@ func (c *control) answer(a netip.Addr, mac net.HardwareAddr, now time.Time) {
 	if c.heard.IsZero() {
 		c.took = now.Sub(c.began)
 	}
-	c.heard, c.macs[a] = now, mac
+	c.heard, c.each[a], c.macs[a] = now, now, mac
 }
 
 // trusted reports whether silence means that nobody has the address, as far as
@@ -119,10 +122,26 @@ func (e *Engine) trusted(a *asking, now time.Time) bool {
 	switch {
 	case quiet >= longSilence:
 		return true
-	case e.damper.side == sideLess:
+	case e.damper.side == sideLess && !e.reached(c, now):
 		return a.mac != nil && quiet >= answeredSilence // the link let answers through, until just now
 	case c == nil || len(c.targets) == 0:
 		return true
 	}
 	return !c.heard.IsZero() && now.Sub(c.heard) < controlFresh+c.took && quiet >= controlTimes*c.took
+}
+
+// reached reports whether most nodes answer on the wire, this one included. Then it is
+// not cut off, however few agents it hears: they, or this one, are short of processor
+// time.
+func (e *Engine) reached(c *control, now time.Time) bool {
+	if c == nil {
+		return false
+	}
+	answers := 1
+	for a := range c.targets {
+		if heard, ok := c.each[a]; ok && now.Sub(heard) < controlFresh+c.took {
+			answers++
+		}
+	}
+	return 2*answers > e.damper.all
 }

@@ -84,6 +84,7 @@ type damper struct {
 	since time.Time // of the last return of this node
 	blame time.Time // returns until then are this node's
 	side  side
+	all   int       // nodes that side is about
 	moved time.Time // when side became what it is
 }
 
@@ -159,6 +160,7 @@ func (d *damper) count(nodes []string, now time.Time) side {
 			all++
 		}
 	}
+	d.all = all
 	switch {
 	case 2*live > all:
 		return sideMore

@@ -1,12 +1,14 @@
 package announcer_test
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/onelb/onelb/loadbalancer/announcer"
 	"github.com/onelb/onelb/loadbalancer/announcer/member"
+	"github.com/onelb/onelb/loadbalancer/announcer/wire"
 )
 
 // doubting is live with doubts about one of them.
@@ -74,5 +76,34 @@ func TestDoubtedCandidate(t *testing.T) {
 		if got := takers(holder, s); !slices.Equal(got, order) {
 			t.Errorf("%s: from a doubted holder %v take it, from a dead one %v", s.Address, got, order)
 		}
+	}
+}
+
+// A node that hears no other agent is not cut off if most nodes answer on the wire.
+func TestReachesMostNodes(t *testing.T) {
+	third := netip.MustParseAddr("10.77.0.13")
+	for _, answers := range []bool{true, false} {
+		bubble(t, func(w *world) {
+			w.members = live("me", "other", "third")
+			w.news = []member.Claim{{Address: vip4, Node: "other", Epoch: 5}}
+			w.on = func(on int, a netip.Addr) {
+				if a == third && answers {
+					w.Sighted(wire.Sighting{Address: third, MAC: stranger, Index: on})
+				}
+			}
+		}, func(w *world) {
+			c := three()
+			c.Nodes[2].Addresses, c.Nodes[2].Excluded = []netip.Addr{third}, true // this node is the only candidate
+			w.SetCluster(c)
+			after(20 * time.Second)
+			w.set(func() {
+				w.members = doubting("other", "me", "other", "third")
+				w.members[2].Doubted = true
+			})
+			after(200 * time.Millisecond)
+			expect(t, w, answers, "alone as far as gossip goes")
+			after(2 * time.Second)
+			expect(t, w, true, "after a long silence")
+		})
 	}
 }

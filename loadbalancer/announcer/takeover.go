@@ -43,7 +43,7 @@ const (
 	askAgain   = 2
 	// burst is how many questions, and announcements, are sent at once, burstPause
 	// what follows: a receive queue of Linux has room for 1,000 frames.
-	burst      = 256
+	burst      = 512
 	burstPause = time.Millisecond
 )
 
