@@ -127,6 +127,7 @@ type Engine struct {
 	linkSince  map[int]linkState
 	refreshAt  time.Time
 	renewAt    time.Time
+	began      time.Time // when Run began, from which the beats count
 	peers      []Peer
 	damper     damper
 	judged     time.Time // when the damper's judgement changes; zero: never
@@ -230,7 +231,7 @@ func (e *Engine) Idle() time.Duration {
 // Run adopts what an earlier Engine left in the kernel and works until ctx is
 // done. Then it gives the addresses the RestartLifetime and returns.
 func (e *Engine) Run(ctx context.Context) error {
-	e.logger = klog.FromContext(ctx)
+	e.logger, e.began = klog.FromContext(ctx), time.Now()
 	if err := e.refresh(time.Now()); err != nil {
 		return fmt.Errorf("start announcer: %w", err)
 	}
@@ -302,7 +303,7 @@ func (e *Engine) refresh(now time.Time) error {
 	}
 	first := e.interfaces == nil
 	e.interfaces, e.dirty = interfaces, true
-	e.refreshAt = now.Add(refreshInterval)
+	e.refreshAt = e.onBeat(now.Add(refreshInterval), now)
 	states := map[int]linkState{}
 	for _, i := range interfaces {
 		s, known := e.linkSince[i.Index]

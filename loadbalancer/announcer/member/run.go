@@ -59,6 +59,16 @@ func (r *run) step(ctx context.Context) {
 	}
 }
 
+// rest is the time until the next step. While all peers are there and told, there is
+// nothing to do but to read the keys again; what changes that wakes Run.
+func (r *run) rest() time.Duration {
+	_, missing := r.g.config()
+	if r.list == nil || len(missing) > 0 || r.g.unsettled() || r.busy() {
+		return tick
+	}
+	return max(tick, time.Until(r.keyRead.Add(keyInterval)))
+}
+
 // report logs an error of the key file once, not at each try.
 func (r *run) report(err error) {
 	text := ""
