@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,22 @@ type kube interface {
 	Nodes() cache.ListerWatcher
 	EndpointSlices() cache.ListerWatcher
 	Events(ctx context.Context) record.EventSink
+	// DaemonSet reads one; an error that it is not there is apierrors.IsNotFound.
+	DaemonSet(ctx context.Context, namespace, name string) (*daemonSet, error)
+}
+
+// daemonSet is what the agent looks at of the DaemonSet that runs it.
+type daemonSet struct {
+	Metadata struct {
+		DeletionTimestamp *metav1.Time `json:"deletionTimestamp"`
+	} `json:"metadata"`
+	Spec struct {
+		Template struct {
+			Spec struct {
+				NodeSelector map[string]string `json:"nodeSelector"`
+			} `json:"spec"`
+		} `json:"template"`
+	} `json:"spec"`
 }
 
 // kubeTypes are the types that the agent knows.
@@ -87,6 +104,16 @@ func listWatch[L runtime.Object](list func(context.Context, metav1.ListOptions) 
 		},
 		WatchFuncWithContext: watchAll,
 	}
+}
+
+func (k *kubeClient) DaemonSet(ctx context.Context, namespace, name string) (*daemonSet, error) {
+	raw, err := k.core.Get().AbsPath("/apis/apps/v1/namespaces", namespace, "daemonsets", name).
+		SetHeader("Accept", runtime.ContentTypeJSON).Do(ctx).Raw()
+	if err != nil {
+		return nil, err
+	}
+	d := &daemonSet{}
+	return d, json.Unmarshal(raw, d)
 }
 
 func (k *kubeClient) Events(ctx context.Context) record.EventSink { return eventSink{ctx, k.core} }

@@ -72,8 +72,9 @@ func restConfig(file string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Run holds addresses until ctx is done. On return all it started has ended and
-// the addresses are left to the next start, see announcer.RestartLifetime.
+// Run holds addresses until ctx is done, and then until others have them if it ends
+// for good. On return all it started has ended and the addresses that it still has are
+// left to the next start, see announcer.RestartLifetime.
 func (a *Agent) Run(ctx context.Context) error {
 	logger := klog.FromContext(ctx)
 	state, err := openStore(a.o.StateDir, logger)
@@ -158,7 +159,19 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		remembered(false)
 	}
 
-	g, ctx := errgroup.WithContext(ctx)
+	told := ctx // to end
+	working, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, ctx := errgroup.WithContext(working)
+	g.Go(func() error {
+		defer end()
+		select {
+		case <-ctx.Done():
+		case <-told.Done():
+			a.leave(ctx, src, engine)
+		}
+		return nil
+	})
 	g.Go(func() error { return w.Run(ctx) })
 	g.Go(func() error { return filter.Run(ctx) })
 	g.Go(func() error { return group.Run(ctx) })

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -130,6 +131,19 @@ func (f fakeKube) EndpointSlices() cache.ListerWatcher {
 
 func (f fakeKube) Events(context.Context) record.EventSink {
 	return &typedcorev1.EventSinkImpl{Interface: f.CoreV1().Events("")}
+}
+
+func (f fakeKube) DaemonSet(ctx context.Context, namespace, name string) (*daemonSet, error) {
+	found, err := f.AppsV1().DaemonSets(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(found)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemonSet{}
+	return d, json.Unmarshal(raw, d)
 }
 
 // start runs the program; the returned function stops it.
