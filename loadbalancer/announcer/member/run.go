@@ -89,15 +89,13 @@ func (r *run) start(self netip.Addr) error {
 	c.Delegate, c.Events, c.Ping = delegate{r.g}, delegate{r.g}, delegate{r.g}
 	c.Logger = logger(r.g.logger)
 	err := r.g.enter(func() error {
-		inner, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger,
-		})
+		t, err := newTransport(netip.AddrPortFrom(self, uint16(r.g.port)), r.g.enter) // #nosec G115 -- checked by New
 		if err != nil {
 			return err
 		}
-		c.Transport = &transport{NetTransport: inner, enter: r.g.enter}
+		c.Transport = t
 		if r.list, err = memberlist.Create(c); err != nil {
-			_ = inner.Shutdown()
+			_ = t.Shutdown()
 			return err
 		}
 		return nil
