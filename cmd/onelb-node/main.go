@@ -23,7 +23,7 @@ import (
 // garbage is how much of it may lie about, in percent of what is in use. What is in
 // use is some 10 MiB with a thousand addresses, so to collect it often costs little,
 // and each node of the cluster pays for what lies about.
-const garbage = 50
+const garbage = 40
 
 func main() {
 	if os.Getenv("GOGC") == "" {
