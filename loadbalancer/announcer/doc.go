@@ -19,6 +19,8 @@
 //   - A live holder that should have an address no longer (drained, excluded,
 //     unwell, without an endpoint) keeps it until another node has it; that one
 //     takes it without waiting for silence. Somebody answers all the time.
+//   - An agent that ends for good hands over what it holds first, likewise; one that
+//     restarts hands nothing over.
 //   - Silence counts only if this node's link lets through answers of live nodes.
 //   - A node on the smaller side of a partition only stands in for the one it cannot
 //     reach, and lets go when it can. Of two holders with lasting claims the one with

@@ -114,6 +114,8 @@ type Engine struct {
 	links    chan struct{}
 	nudged   chan struct{}
 	unwell   atomic.Bool
+	leaving  atomic.Bool  // see HandOver
+	holds    atomic.Int64 // how many addresses this node has
 	stepped  atomic.Pointer[time.Time]
 	interest sync.Map // netip.Addr: sightings of other addresses are not handed over
 
@@ -127,6 +129,7 @@ type Engine struct {
 	linkSince  map[int]linkState
 	refreshAt  time.Time
 	renewAt    time.Time
+	began      time.Time // when Run began, from which the beats count
 	peers      []Peer
 	damper     damper
 	judged     time.Time // when the damper's judgement changes; zero: never
@@ -212,6 +215,11 @@ func (e *Engine) LinksChanged() {
 // out of order. Addresses are handed to nodes where nothing is, if there are any.
 func (e *Engine) SetUnwell(unwell bool) {
 	e.unwell.Store(unwell)
+	e.nudge()
+}
+
+// nudge makes Run decide anew.
+func (e *Engine) nudge() {
 	select {
 	case e.nudged <- struct{}{}:
 	default:
@@ -230,7 +238,7 @@ func (e *Engine) Idle() time.Duration {
 // Run adopts what an earlier Engine left in the kernel and works until ctx is
 // done. Then it gives the addresses the RestartLifetime and returns.
 func (e *Engine) Run(ctx context.Context) error {
-	e.logger = klog.FromContext(ctx)
+	e.logger, e.began = klog.FromContext(ctx), time.Now()
 	if err := e.refresh(time.Now()); err != nil {
 		return fmt.Errorf("start announcer: %w", err)
 	}
@@ -302,7 +310,7 @@ func (e *Engine) refresh(now time.Time) error {
 	}
 	first := e.interfaces == nil
 	e.interfaces, e.dirty = interfaces, true
-	e.refreshAt = now.Add(refreshInterval)
+	e.refreshAt = e.onBeat(now.Add(refreshInterval), now)
 	states := map[int]linkState{}
 	for _, i := range interfaces {
 		s, known := e.linkSince[i.Index]
@@ -343,6 +351,7 @@ func (e *Engine) adopt(now time.Time) error {
 		if h.Epoch > 0 {
 			e.believe(n, member.Claim{Address: o.Address, Node: e.o.Node, Epoch: h.Epoch, StandIn: h.StandIn})
 		}
+		e.holds.Add(1)
 		e.o.Metrics.adopted.Inc()
 		e.logger.Info("Found an address of ours in the kernel", "address", o.Address, "interface", on.Name, "valid", o.Valid)
 	}
@@ -363,21 +372,6 @@ func (e *Engine) byIndex(index int) (addr.Interface, bool) {
 	return addr.Interface{}, false
 }
 
-// leave makes the addresses outlast a restart.
-func (e *Engine) leave() {
-	var entries []addr.Entry
-	now := time.Now()
-	for _, n := range e.sorted() {
-		if n.hold != nil && n.want && n.hold.expires.After(now) {
-			entries = append(entries, addr.Entry{Address: n.address, Index: n.hold.on.Index})
-		}
-	}
-	if err := e.o.Kernel.Renew(entries, e.restart); err != nil {
-		e.logger.Error(err, "Could not leave addresses to the next start")
-	}
-	e.remember()
-}
-
 func (e *Engine) remember() {
 	held := map[netip.Addr]Holding{}
 	for a, n := range e.entries {
@@ -386,6 +380,7 @@ func (e *Engine) remember() {
 		}
 	}
 	e.o.Metrics.held.Set(float64(len(held)))
+	e.holds.Store(int64(len(held)))
 	e.o.Memory.SetHeld(held)
 	e.heldDirty = false
 }

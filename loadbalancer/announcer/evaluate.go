@@ -75,7 +75,7 @@ func (e *Engine) observe(now time.Time) {
 		e.returned(e.damper.observe(nodes, others, doubted, now), now)
 	}
 	state := member.State{
-		Settled: e.damper.settled(now), Damped: e.damper.dampedSelf(now), Unwell: e.unwell.Load(), MACs: e.hardware(),
+		Settled: e.damper.settled(now), Damped: e.damper.dampedSelf(now), Unwell: e.unwell.Load() || e.leaving.Load(), MACs: e.hardware(),
 	}
 	e.o.Group.SetState(state)
 	live[e.o.Node] = member.Member{Name: e.o.Node, State: state}

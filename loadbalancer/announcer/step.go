@@ -31,7 +31,7 @@ func (e *Engine) step(now time.Time) time.Time {
 		e.evaluate(now)
 	}
 	if !now.Before(e.renewAt) {
-		e.renewAt = now.Add(e.o.Lifetime / 3)
+		e.renewAt = e.onBeat(now.Add(e.o.Lifetime/3), now)
 		e.renew(now)
 	}
 	next := earliest(e.refreshAt, e.renewAt)
@@ -263,7 +263,7 @@ func (e *Engine) announce(n *entry, now time.Time) time.Time {
 	if h.announced < len(announceAfter) {
 		h.announceAt = h.began.Add(announceAfter[h.announced])
 	} else {
-		h.announceAt = now.Add(announceMin + rand.N(announceMax-announceMin))
+		h.announceAt = e.onBeat(now.Add(announceMin+rand.N(announceMax-announceMin)), now)
 	}
 	return h.announceAt
 }

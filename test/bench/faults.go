@@ -140,7 +140,7 @@ func measureStop(ctx context.Context, b *bench) error {
 }
 
 // measureDrain takes the holder out of service in order: a drain begins with a
-// cordon, in turns with an agent that is ended by SIGTERM for good.
+// cordon, in turns with an agent that gets SIGTERM because its DaemonSet is gone.
 func measureDrain(ctx context.Context, b *bench) error {
 	err := b.repeat(ctx, fault{
 		name: "drain",
@@ -149,7 +149,8 @@ func measureDrain(ctx context.Context, b *bench) error {
 			if o.n%2 == 0 {
 				_, err = o.d.Kubectl(ctx, "cordon", o.holder.ShortName())
 			} else {
-				err = o.holder.Agent().Stop()
+				_, err = o.d.Kubectl(ctx, "delete", "daemonset", "-n", lab.SystemNamespace, "onelb-node", "--cascade=orphan")
+				err = errors.Join(err, o.holder.Agent().Stop())
 			}
 			if err != nil {
 				return err
@@ -158,7 +159,7 @@ func measureDrain(ctx context.Context, b *bench) error {
 		},
 		undo: func(ctx context.Context, o occurrence) error {
 			if o.n%2 != 0 {
-				return o.holder.Agent().Start()
+				return errors.Join(o.d.ApplyManifests(ctx), o.holder.Agent().Start())
 			}
 			_, err := o.d.Kubectl(ctx, "uncordon", o.holder.ShortName())
 			return err

@@ -145,7 +145,7 @@ func (l *Lab) describePrograms() {
 			"--node-name="+name, "--kubeconfig="+l.path(nodeAccount+".kubeconfig"),
 			"--gossip-key-file="+l.gossipKeyFile(n), "--gossip-port=7947",
 			"--state-dir="+l.path("state", name), "--metrics-address="+AgentMetrics,
-			"--address-lifetime="+l.options.AddressLifetime.String(), "--v=2")
+			"--address-lifetime="+l.options.AddressLifetime.String(), "--daemonset="+SystemNamespace+"/onelb-node", "--v=2")
 	}
 	for _, r := range l.routers {
 		name := r.ShortName()

@@ -127,6 +127,12 @@ var graphs = []struct {
 		nil,
 		"the node agent works while oned is down: it never talks to OpenNebula",
 	},
+	{
+		"./cmd/onelb-node",
+		[]string{"k8s.io/client-go/kubernetes", "k8s.io/client-go/informers"},
+		nil,
+		"client-go's clientset brings the types of all of Kubernetes, 15 MiB on each node: see node/kube.go",
+	},
 }
 
 // deniedIn returns the packages of a dependency graph that a rule denies.

@@ -29,6 +29,7 @@ var permissions = []string{
 	"onelb-system/cloud-controller-manager /secrets [onelb-gossip]: get",
 	"onelb-system/cloud-controller-manager coordination.k8s.io/leases: create",
 	"onelb-system/cloud-controller-manager coordination.k8s.io/leases [cloud-controller-manager onelb-fencing]: get update",
+	"onelb-system/onelb-node apps/daemonsets [onelb-node]: get",
 	"onelb:node /nodes: get list watch",
 	"onelb:node /events: create patch",
 	"onelb:node discovery.k8s.io/endpointslices: get list watch",

@@ -36,13 +36,23 @@ type Options struct {
 type Table struct {
 	enter func(func() error) error
 
-	mu   sync.Mutex // one exchange at a time on conn
-	conn *netlink.Conn
+	mu       sync.Mutex // one exchange at a time on conn
+	conn     *netlink.Conn
+	renewals map[renewalKey][]byte // guarded by mu
 }
+
+type renewalKey struct {
+	address netip.Addr
+	index   int
+	valid   time.Duration
+}
+
+// renewalsMax is far more than a node has.
+const renewalsMax = 10000
 
 // Open opens the table. Close it after use.
 func Open(o Options) (*Table, error) {
-	t := &Table{enter: o.Enter}
+	t := &Table{enter: o.Enter, renewals: map[renewalKey][]byte{}}
 	if t.enter == nil {
 		t.enter = func(f func() error) error { return f() }
 	}
@@ -208,7 +218,7 @@ func (e *EntryError) Unwrap() error { return e.Err }
 func (t *Table) renewAll(entries []Entry, valid time.Duration) error {
 	messages := make([]netlink.Message, 0, len(entries)+1)
 	for _, e := range entries {
-		body, err := encodeAddress(e.Address, e.Index, "", valid)
+		body, err := t.renewal(e, valid)
 		if err != nil {
 			return err
 		}
@@ -218,6 +228,25 @@ func (t *Table) renewAll(entries []Entry, valid time.Duration) error {
 		})
 	}
 	return t.sendAll(messages)
+}
+
+// renewal is the body of a renewal. It is the same each time, and to put it together
+// costs as much as what the kernel does then.
+func (t *Table) renewal(e Entry, valid time.Duration) ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := renewalKey{e.Address, e.Index, valid}
+	if body, ok := t.renewals[key]; ok {
+		return body, nil
+	}
+	body, err := encodeAddress(e.Address, e.Index, "", valid)
+	if err == nil {
+		if len(t.renewals) >= renewalsMax {
+			clear(t.renewals) // addresses come and go
+		}
+		t.renewals[key] = body
+	}
+	return body, err
 }
 
 // sendAll sends the messages at once and returns when the kernel has done them all,

@@ -250,6 +250,13 @@ func (g *Group) untold() bool {
 	return g.state != g.told
 }
 
+// unsettled reports whether something is to be told or decided soon.
+func (g *Group) unsettled() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state != g.told || len(g.unsure) > 0
+}
+
 func (g *Group) notify() { wake(g.changed) }
 
 func wake(c chan struct{}) {
@@ -265,15 +272,16 @@ func wake(c chan struct{}) {
 func (g *Group) Run(ctx context.Context) error {
 	r := &run{g: g, joining: map[string]bool{}}
 	defer r.stop()
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		g.pulse(time.Now())
 		r.step(ctx)
+		timer.Reset(r.rest())
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
 		case <-g.kick:
 		}
 	}

@@ -59,6 +59,16 @@ func (r *run) step(ctx context.Context) {
 	}
 }
 
+// rest is the time until the next step. While all peers are there and told, there is
+// nothing to do but to read the keys again; what changes that wakes Run.
+func (r *run) rest() time.Duration {
+	_, missing := r.g.config()
+	if r.list == nil || len(missing) > 0 || r.g.unsettled() || r.busy() {
+		return tick
+	}
+	return max(tick, time.Until(r.keyRead.Add(keyInterval)))
+}
+
 // report logs an error of the key file once, not at each try.
 func (r *run) report(err error) {
 	text := ""
@@ -79,15 +89,13 @@ func (r *run) start(self netip.Addr) error {
 	c.Delegate, c.Events, c.Ping = delegate{r.g}, delegate{r.g}, delegate{r.g}
 	c.Logger = logger(r.g.logger)
 	err := r.g.enter(func() error {
-		inner, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger,
-		})
+		t, err := newTransport(netip.AddrPortFrom(self, uint16(r.g.port)), r.g.enter) // #nosec G115 -- checked by New
 		if err != nil {
 			return err
 		}
-		c.Transport = &transport{NetTransport: inner, enter: r.g.enter}
+		c.Transport = t
 		if r.list, err = memberlist.Create(c); err != nil {
-			_ = inner.Shutdown()
+			_ = t.Shutdown()
 			return err
 		}
 		return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -32,6 +33,10 @@ type Options struct {
 	// KubeProxyHealth is the host:port of this node's kube-proxy at which it tells
 	// its health. Empty: do not ask.
 	KubeProxyHealth string
+	// DaemonSet that runs this program, as namespace/name. Ended because that is gone,
+	// or no longer wants it on this node, the agent hands its addresses over first.
+	// Empty: each end counts as the beginning of a restart.
+	DaemonSet string
 	// Enter runs a function in the network namespace to work in. Nil: the
 	// program's own.
 	Enter func(func() error) error
@@ -65,6 +70,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.AddressLifetime, "address-lifetime", o.AddressLifetime, "how long the kernel keeps an address that is not renewed; whole seconds, 1s to 60s")
 	fs.BoolVar(&o.DrainCordoned, "drain-cordoned", o.DrainCordoned, "hand over the addresses of a node when it is cordoned, which is how a drain begins; the same on all nodes")
 	fs.BoolVar(&o.Even, "even", o.Even, "move addresses, one a minute, to nodes that have at least two fewer; the same on all nodes")
+	fs.StringVar(&o.DaemonSet, "daemonset", o.DaemonSet, "namespace/name of the DaemonSet that runs this program: if it is gone when the program is told to end, or its nodeSelector no longer matches this node, the addresses are handed over first; empty: never, since each end counts as the beginning of a restart")
 	fs.StringVar(&o.KubeProxyHealth, "kube-proxy-health", o.KubeProxyHealth, "host:port at which this node's kube-proxy tells its health; addresses are handed over while it is unwell; one that has never answered is not there; empty: do not ask")
 }
 
@@ -82,6 +88,10 @@ func (o *Options) Validate() error {
 	add(o.StateDir == "", "--state-dir is required")
 	add(o.AddressLifetime < time.Second || o.AddressLifetime > time.Minute || o.AddressLifetime%time.Second != 0,
 		"--address-lifetime %v is not in whole seconds from 1s to 60s", o.AddressLifetime)
+	if o.DaemonSet != "" {
+		namespace, name, found := strings.Cut(o.DaemonSet, "/")
+		add(!found || namespace == "" || name == "" || strings.Contains(name, "/"), "--daemonset %q is not namespace/name", o.DaemonSet)
+	}
 	if o.KubeProxyHealth != "" {
 		_, _, err := net.SplitHostPort(o.KubeProxyHealth)
 		add(err != nil, "--kube-proxy-health %q is not host:port", o.KubeProxyHealth)

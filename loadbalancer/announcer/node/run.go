@@ -11,9 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
@@ -34,7 +31,7 @@ const component = "onelb-node"
 // Agent is the program.
 type Agent struct {
 	o        Options
-	kube     kubernetes.Interface
+	kube     kube
 	onelb    client.Interface
 	registry *prometheus.Registry
 }
@@ -49,9 +46,9 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	kube, err := kubernetes.NewForConfig(rest.AddUserAgent(rest.CopyConfig(cfg), component))
+	kube, err := newKube(rest.AddUserAgent(rest.CopyConfig(cfg), component))
 	if err != nil {
-		return nil, fmt.Errorf("client for Kubernetes: %w", err)
+		return nil, err
 	}
 	onelb, err := client.New(rest.AddUserAgent(rest.CopyConfig(cfg), component))
 	if err != nil {
@@ -60,7 +57,7 @@ func New(o Options) (*Agent, error) {
 	return newAgent(o, kube, onelb), nil
 }
 
-func newAgent(o Options, kube kubernetes.Interface, onelb client.Interface) *Agent {
+func newAgent(o Options, kube kube, onelb client.Interface) *Agent {
 	return &Agent{o: o, kube: kube, onelb: onelb, registry: prometheus.NewRegistry()}
 }
 
@@ -75,8 +72,9 @@ func restConfig(file string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Run holds addresses until ctx is done. On return all it started has ended and
-// the addresses are left to the next start, see announcer.RestartLifetime.
+// Run holds addresses until ctx is done, and then until others have them if it ends
+// for good. On return all it started has ended and the addresses that it still has are
+// left to the next start, see announcer.RestartLifetime.
 func (a *Agent) Run(ctx context.Context) error {
 	logger := klog.FromContext(ctx)
 	state, err := openStore(a.o.StateDir, logger)
@@ -94,9 +92,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.kube.CoreV1().Events("")})
+	broadcaster.StartRecordingToSink(a.kube.Events(ctx))
 	reporter := newStatus(a.o.NodeName, a.onelb.VirtualIPs(), src.virtualIP,
-		broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component, Host: a.o.NodeName}))
+		broadcaster.NewRecorder(kubeTypes, corev1.EventSource{Component: component, Host: a.o.NodeName}))
 
 	err = a.run(ctx, table, src, state, reporter)
 	return errors.Join(err, state.flush())
@@ -161,7 +159,19 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		remembered(false)
 	}
 
-	g, ctx := errgroup.WithContext(ctx)
+	told := ctx // to end
+	working, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, ctx := errgroup.WithContext(working)
+	g.Go(func() error {
+		defer end()
+		select {
+		case <-ctx.Done():
+		case <-told.Done():
+			a.leave(ctx, src, engine)
+		}
+		return nil
+	})
 	g.Go(func() error { return w.Run(ctx) })
 	g.Go(func() error { return filter.Run(ctx) })
 	g.Go(func() error { return group.Run(ctx) })

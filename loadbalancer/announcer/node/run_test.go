@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -21,7 +22,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	onelbfake "github.com/onelb/onelb/api/client/fake"
 	"github.com/onelb/onelb/api/v1alpha1"
@@ -113,11 +117,40 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
+// fakeKube is the kube of a clientset.
+type fakeKube struct{ *fake.Clientset }
+
+func (f fakeKube) Nodes() cache.ListerWatcher {
+	return cache.ToListWatcherWithWatchListSemantics(listWatch(f.CoreV1().Nodes().List, f.CoreV1().Nodes().Watch), f.Clientset)
+}
+
+func (f fakeKube) EndpointSlices() cache.ListerWatcher {
+	all := f.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
+	return cache.ToListWatcherWithWatchListSemantics(listWatch(all.List, all.Watch), f.Clientset)
+}
+
+func (f fakeKube) Events(context.Context) record.EventSink {
+	return &typedcorev1.EventSinkImpl{Interface: f.CoreV1().Events("")}
+}
+
+func (f fakeKube) DaemonSet(ctx context.Context, namespace, name string) (*daemonSet, error) {
+	found, err := f.AppsV1().DaemonSets(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(found)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemonSet{}
+	return d, json.Unmarshal(raw, d)
+}
+
 // start runs the program; the returned function stops it.
 func (m *machine) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- newAgent(m.o, m.kube, m.onelb).Run(ctx) }()
+	go func() { done <- newAgent(m.o, fakeKube{m.kube}, m.onelb).Run(ctx) }()
 	stopped := false
 	stop = func() {
 		if stopped {

@@ -8,10 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	coreinformers "k8s.io/client-go/informers/core/v1"
-	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -36,11 +32,11 @@ type source struct {
 	cordoned               bool // cordoned nodes count as draining
 }
 
-func newSource(kube kubernetes.Interface, onelb client.Interface, cordoned bool) (*source, error) {
+func newSource(kube kube, onelb client.Interface, cordoned bool) (*source, error) {
 	s := &source{
 		vips:  client.NewVirtualIPInformer(onelb, 0),
-		nodes: coreinformers.NewNodeInformer(kube, 0, cache.Indexers{}),
-		endpoints: discoveryinformers.NewEndpointSliceInformer(kube, metav1.NamespaceAll, 0, cache.Indexers{
+		nodes: cache.NewSharedIndexInformer(kube.Nodes(), &corev1.Node{}, 0, cache.Indexers{}),
+		endpoints: cache.NewSharedIndexInformer(kube.EndpointSlices(), &discoveryv1.EndpointSlice{}, 0, cache.Indexers{
 			serviceIndex: func(obj any) ([]string, error) {
 				e, ok := obj.(*discoveryv1.EndpointSlice)
 				if !ok {

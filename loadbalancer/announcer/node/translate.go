@@ -212,6 +212,7 @@ func trimNode(obj any) (any, error) {
 func trimSlice(obj any) (any, error) {
 	if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
 		s.ManagedFields, s.Annotations, s.OwnerReferences, s.Ports = nil, nil, nil, nil
+		s.Labels = map[string]string{discoveryv1.LabelServiceName: s.Labels[discoveryv1.LabelServiceName]}
 		for i := range s.Endpoints {
 			e := &s.Endpoints[i]
 			*e = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: e.Conditions}

@@ -104,17 +104,49 @@ func TestAgentGoneForGood(t *testing.T) {
 	}
 }
 
-func TestDrain(t *testing.T) {
-	w := newWorld(t)
-	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
-	requests := lab.Probe(t.Context(), 10*time.Millisecond, func(ctx context.Context) error {
+// connect opens connections all the time.
+func (w *world) connect() *lab.Prober {
+	requests := lab.Probe(w.t.Context(), 10*time.Millisecond, func(ctx context.Context) error {
 		c, err := w.LAN().DialContext(ctx, "tcp", netip.AddrPortFrom(w.addrs[0], port).String())
 		if err == nil {
 			_ = c.Close()
 		}
 		return err
 	})
-	w.must(requests.WaitAnswer(t.Context()))
+	w.must(requests.WaitAnswer(w.t.Context()))
+	return requests
+}
+
+// An agent whose DaemonSet is gone hands over what it holds when it is told to end.
+func TestAgentRemoved(t *testing.T) {
+	w := newWorld(t)
+	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
+	requests := w.connect()
+	_, err := w.Kubectl(t.Context(), "delete", "daemonset", "-n", lab.SystemNamespace, "onelb-node", "--cascade=orphan")
+	w.must(err)
+	t.Cleanup(func() { w.must(w.ApplyManifests(context.Background())) })
+	w.must(before.Agent().Stop())
+	t.Cleanup(func() {
+		w.must(before.Agent().Start())
+		w.calm()
+	})
+	for _, a := range w.addrs {
+		if now, err := w.alone(a); err != nil || now == before {
+			t.Errorf("the agent has ended, and %s is not on another node: %v", a, err)
+		}
+	}
+	w.moved(x, before, noticeable)
+	r := requests.Stop()
+	t.Logf("new connections: %v", r)
+	if r.Failed > 0 {
+		t.Error("new connections were lost")
+	}
+}
+
+func TestDrain(t *testing.T) {
+	w := newWorld(t)
+	before, x := w.holder(w.addrs[0]), w.watch(w.addrs[0])
+	requests := w.connect()
 	_, err := w.Kubectl(t.Context(), "cordon", before.ShortName())
 	w.must(err)
 	t.Cleanup(func() {
