@@ -275,11 +275,13 @@ func TestAtOnce(t *testing.T) {
 		if n := c.count("Reserve"); n != before {
 			t.Error("it was reserved although nobody waits for it")
 		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
 		want.AtOnce = false
-		if err := p.allocateErr(want); err != nil {
+		if _, err := p.Allocate(ctx, want); err != nil {
 			t.Errorf("when it is waited for: %v", err)
 		}
-		if err := p.allocateErr(Request{Pool: "pub", Family: IPv4, AtOnce: true}); err != nil {
+		if _, err := p.Allocate(ctx, Request{Pool: "pub", Family: IPv4, AtOnce: true}); err != nil {
 			t.Errorf("one that is reserved ahead: %v", err)
 		}
 	})
