@@ -1,19 +1,18 @@
 package loadbalancer
 
 import (
+	"context"
 	"errors"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	k8stesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 
+	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer/annotation"
 )
 
@@ -110,21 +109,30 @@ func TestSweepTakesWhatWasAllocatedAhead(t *testing.T) {
 	})
 }
 
+// slowAllocator shows when an allocation is under way, and lets it end.
+type slowAllocator struct {
+	Allocator
+	asked, proceed chan struct{}
+}
+
+func (a slowAllocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Record, error) {
+	close(a.asked)
+	<-a.proceed
+	return a.Allocator.Allocate(ctx, r)
+}
+
 // It goes while its address is being allocated.
 func TestServiceGoesWhileItsAddressIsAllocated(t *testing.T) {
-	h := newHarnessWith(t, func(o *Options) { o.SweepInterval = time.Hour }, nil, l2Pool("private"))
-	var creating atomic.Bool
-	proceed := make(chan struct{})
-	h.onelb.PrependReactor("create", "virtualips", func(k8stesting.Action) (bool, runtime.Object, error) {
-		creating.Store(true)
-		<-proceed
-		return false, nil, nil
-	})
+	slow := slowAllocator{asked: make(chan struct{}), proceed: make(chan struct{})}
+	h := newHarnessWith(t, func(o *Options) {
+		o.SweepInterval = time.Hour
+		slow.Allocator, o.Allocator = o.Allocator, &slow
+	}, nil, l2Pool("private"))
 	h.create(fresh("web"))
-	h.eventually("the record is being made", creating.Load)
+	<-slow.asked
 	h.delete("web")
 	h.eventually("that was seen", func() bool { return len(h.controller.o.Services.GetStore().List()) == 0 })
-	close(proceed)
+	close(slow.proceed)
 	h.eventually("the address was made and given back", func() bool {
 		rec, ok := h.store.Get(netip.MustParseAddr("10.20.0.100"))
 		return ok && len(rec.Owners) == 0
