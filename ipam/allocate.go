@@ -18,6 +18,8 @@ type Request struct {
 	// it is in the reservation and can be given at once, else any other. Optional.
 	Prefer netip.Addr
 	Owner  Owner
+	// AtOnce: what would have to be waited for is ErrNotNow instead.
+	AtOnce bool
 	// Detail goes into the record as it is.
 	Detail any
 }
@@ -31,7 +33,7 @@ var errPending = errors.New("not looked at yet")
 // that there are none. It is safe for concurrent use.
 //
 // Errors: ErrUnknownPool, ErrLeaving, ErrDraining, what makes the pool not ready
-// (ErrNotFound, ErrForeign, ...), ErrNoSpace, ErrDenied, and for a wanted
+// (ErrNotFound, ErrForeign, ...), ErrNoSpace, ErrDenied, ErrNotNow, and for a wanted
 // address ErrOutside, ErrTaken and ErrInUse. After any other error, for
 // example one of the store, the record may exist nevertheless: look for one of
 // this owner before asking again.
@@ -45,9 +47,11 @@ func (m *Manager) Allocate(ctx context.Context, r Request) (Record, error) {
 	}
 	rec, err := p.allocate(ctx, r)
 	p.mu.Lock()
-	if err != nil {
+	switch {
+	case err != nil && r.AtOnce: // nobody was refused: it is asked for again, and waited for
+	case err != nil:
 		p.counters.AllocationFailures++
-	} else {
+	default:
 		p.counters.Allocations++
 	}
 	p.mu.Unlock()
@@ -90,6 +94,9 @@ func (p *pool) allocate(ctx context.Context, r Request) (Record, error) {
 				continue
 			}
 			return rec, err
+		}
+		if r.AtOnce {
+			return Record{}, ErrNotNow
 		}
 		if !waiting {
 			waiting = true

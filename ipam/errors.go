@@ -38,6 +38,8 @@ var (
 	ErrLeaving = errors.New("pool is being removed")
 	// ErrDraining: the pool gives no new addresses.
 	ErrDraining = errors.New("pool is draining, it gives no new addresses")
+	// ErrNotNow: there is no address yet that could be given at once.
+	ErrNotNow = errors.New("nothing to be given at once")
 	// ErrConflict: the record was changed by somebody else; read it again.
 	ErrConflict = errors.New("record has changed")
 )

@@ -257,6 +257,36 @@ func TestWant(t *testing.T) {
 	})
 }
 
+func TestAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newCloud(), newStore()
+		c.network("public", range4("10.0.0.10", 100))
+		p := start(t, c, s, nil)
+		defer p.stop()
+		p.SetPools([]PoolSpec{basePool("pub")})
+		p.mustBeReady("pub")
+		synctest.Wait()
+		before := c.count("Reserve")
+		want := Request{Pool: "pub", Want: addr("10.0.0.100"), AtOnce: true}
+		if err := p.allocateErr(want); !errors.Is(err, ErrNotNow) {
+			t.Errorf("an address that is not reserved: %v", err)
+		}
+		time.Sleep(time.Minute)
+		if n := c.count("Reserve"); n != before {
+			t.Error("it was reserved although nobody waits for it")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		want.AtOnce = false
+		if _, err := p.Allocate(ctx, want); err != nil {
+			t.Errorf("when it is waited for: %v", err)
+		}
+		if _, err := p.Allocate(ctx, Request{Pool: "pub", Family: IPv4, AtOnce: true}); err != nil {
+			t.Errorf("one that is reserved ahead: %v", err)
+		}
+	})
+}
+
 func TestPairs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s := newCloud(), newStore()

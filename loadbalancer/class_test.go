@@ -71,7 +71,7 @@ func TestServiceOfOurClass(t *testing.T) {
 
 // Without the library's controller too, and for what happened while nobody ran.
 func TestClassControllerAlone(t *testing.T) {
-	h := newHarness(t, []runtime.Object{readyNode("n1", "10.20.0.11")}, l2Pool("private"))
+	h := newHarnessWith(t, func(o *Options) { o.NoDefaultClass = true }, []runtime.Object{readyNode("n1", "10.20.0.11")}, l2Pool("private"))
 	stop := h.runClass()
 	h.create(classed("web"))
 	h.create(namedService("plain"))

@@ -90,6 +90,7 @@ type Controller struct {
 	routers map[string]*routerSync
 	locks   keyedLocks
 	retries pacer
+	early   *early
 	ready   chan struct{} // closed once everything has synced
 }
 
@@ -111,6 +112,7 @@ func New(o Options) (*Controller, error) {
 		o:       o,
 		events:  newEvents(o.Recorder),
 		routers: map[string]*routerSync{},
+		early:   newEarly(),
 		ready:   make(chan struct{}),
 	}
 	c.pools = newPoolSet(o.OneLB.AddressPools(), o.Pools, o.Allocator, c.events, routerNames(o.Routers))
@@ -140,6 +142,9 @@ func (c *Controller) watch() error {
 		if _, err := inf.AddEventHandler(handler); err != nil {
 			return fmt.Errorf("watch: %w", err)
 		}
+	}
+	if _, err := c.o.Services.AddEventHandler(c.watchEarly()); err != nil {
+		return fmt.Errorf("watch: %w", err)
 	}
 	return c.pools.watch()
 }
@@ -190,6 +195,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { c.sweepLoop(ctx) })
 	wg.Go(func() { c.publishedLoop(ctx) })
+	wg.Go(func() { c.runEarly(ctx) })
 	close(c.ready)
 	c.kickRouters()
 	<-ctx.Done()

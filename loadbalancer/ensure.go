@@ -52,6 +52,7 @@ func (c *Controller) EnsureLoadBalancer(ctx context.Context, _ string, svc *core
 	if !c.ours(svc) {
 		return nil, cloudprovider.ImplementedElsewhere // bare: the library compares it
 	}
+	c.early.ensured(svc)
 	defer c.locks.lock(svc.UID)()
 	start := time.Now()
 	st, err := c.ensure(ctx, svc)
@@ -75,15 +76,11 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 		return nil, err
 	}
 	c.pools.WaitSettled(ctx)
-	have := c.o.Store.OwnedBy(svc.UID)
-	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), c.pools.Views(), currentPools(slices.Concat(formerRecords(c.formers(svc)), c.o.Store.Retained(svc.Namespace, svc.Name), have)))
+	records, lacking, err := c.give(ctx, svc, false)
 	if err != nil {
 		return nil, err
 	}
-	records, err := c.addresses(ctx, svc, wants, have)
-	if err != nil {
-		return nil, err
-	}
+	c.events.Lacking(svc, lacking)
 	if err := c.program(ctx, svc, records); err != nil {
 		return nil, err
 	}
@@ -91,6 +88,21 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 		return nil, err
 	}
 	return status(svc, records), nil
+}
+
+// give has the Service keep, or allocates, the addresses that it has to have; it may
+// be called at any time. lacking says why there are fewer than it prefers. With
+// atOnce, an address that would have to be waited for is an error.
+func (c *Controller) give(ctx context.Context, svc *corev1.Service, atOnce bool) (records []ipam.Record, lacking, err error) {
+	have := c.o.Store.OwnedBy(svc.UID)
+	wants, err := planWants(svc, c.namespaceLabels(svc.Namespace), c.pools.Views(), currentPools(slices.Concat(formerRecords(c.formers(svc)), c.o.Store.Retained(svc.Namespace, svc.Name), have)))
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range wants {
+		wants[i].AtOnce = atOnce
+	}
+	return c.addresses(ctx, svc, wants, have)
 }
 
 // currentPools maps each family to the pool of the published address.
@@ -107,13 +119,12 @@ func currentPools(records []ipam.Record) map[ipam.Family]string {
 // addresses keeps or allocates what the Service has to have: the published
 // addresses, and behind each router with forward VIP an inner one. A Service that
 // prefers two families is content with one while the other has no free address.
-func (c *Controller) addresses(ctx context.Context, svc *corev1.Service, wants []want, have []ipam.Record) ([]ipam.Record, error) {
-	var out []ipam.Record
+func (c *Controller) addresses(ctx context.Context, svc *corev1.Service, wants []want, have []ipam.Record) (out []ipam.Record, lacking, err error) {
 	var missing []error
 	for _, w := range wants {
 		records, err := c.addressesOf(ctx, svc, w, have)
 		if err != nil && (!mayLackFamily(svc) || len(records) > 0 || hasFamily(have, w.Family) || errors.Is(err, errRefused)) {
-			return nil, err
+			return nil, nil, err
 		}
 		if err != nil {
 			missing = append(missing, err)
@@ -121,10 +132,9 @@ func (c *Controller) addresses(ctx context.Context, svc *corev1.Service, wants [
 		out = append(out, records...)
 	}
 	if len(out) == 0 {
-		return nil, errors.Join(missing...)
+		return nil, nil, errors.Join(missing...)
 	}
-	c.events.Lacking(svc, errors.Join(missing...))
-	return out, nil
+	return out, errors.Join(missing...), nil
 }
 
 // addressesOf keeps or allocates what the Service has to have of one family. With
@@ -141,7 +151,7 @@ func (c *Controller) addressesOf(ctx context.Context, svc *corev1.Service, w wan
 	if err != nil {
 		return []ipam.Record{r}, err
 	}
-	inner, _, err := c.keepOrAllocate(ctx, svc, want{Family: w.Family, Retain: w.Retain, Pools: []*poolView{pool}}, have, true)
+	inner, _, err := c.keepOrAllocate(ctx, svc, want{Family: w.Family, Retain: w.Retain, AtOnce: w.AtOnce, Pools: []*poolView{pool}}, have, true)
 	if err != nil {
 		return []ipam.Record{r}, fmt.Errorf("inner address for %s: %w", r.Address, err)
 	}
@@ -245,7 +255,7 @@ func role(r ipam.Record) v1alpha1.Role {
 func (c *Controller) allocate(ctx context.Context, svc *corev1.Service, w want, p *poolView, inner bool) (ipam.Record, error) {
 	start := time.Now()
 	r, err := c.o.Allocator.Allocate(ctx, ipam.Request{
-		Pool: p.Name, Family: w.Family, Want: w.Address, Prefer: w.Prefer,
+		Pool: p.Name, Family: w.Family, Want: w.Address, Prefer: w.Prefer, AtOnce: w.AtOnce,
 		Owner:  ipam.Owner{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID)},
 		Detail: detailFor(svc, w, p, inner),
 	})

@@ -55,6 +55,8 @@ type want struct {
 	Share string
 	// Retain is for how long the address is kept when the Service has gone.
 	Retain time.Duration
+	// AtOnce: an address that would have to be waited for is none.
+	AtOnce bool
 	// Pools are the ones to try, in this order. The Service keeps an address
 	// that is from any of them if Keep says so.
 	Pools []*poolView

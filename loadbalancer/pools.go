@@ -43,8 +43,9 @@ type poolSet struct {
 	events   *events
 	routers  []string
 	queue    workqueue.TypedRateLimitingInterface[string]
-	placer   placer            // nil: none
-	placed   map[string]string // what placer was told last, by pool; used by Run only
+	placer   placer               // nil: none
+	placed   map[string]string    // what placer was told last, by pool; used by Run only
+	written  map[string]time.Time // when the status was written last, by pool; used by Run only
 
 	mu      sync.Mutex // guards all below
 	views   map[string]*poolView
@@ -56,15 +57,15 @@ func newPoolSet(c client.AddressPools, inf cache.SharedIndexInformer, a Allocato
 	return &poolSet{
 		client: c, informer: inf, ipam: a, events: e, routers: routers,
 		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
-		placed: map[string]string{},
-		views:  map[string]*poolView{}, invalid: map[string]error{}, further: map[string][]metav1.Condition{},
+		placed: map[string]string{}, written: map[string]time.Time{},
+		views: map[string]*poolView{}, invalid: map[string]error{}, further: map[string][]metav1.Condition{},
 	}
 }
 
 func (p *poolSet) watch() error {
 	_, err := p.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    p.changed,
-		UpdateFunc: func(_, o any) { p.changed(o) },
+		UpdateFunc: p.updated,
 		DeleteFunc: p.changed,
 	})
 	if err != nil {
@@ -81,6 +82,19 @@ func (p *poolSet) changed(obj any) {
 	if pool, ok := obj.(*v1alpha1.AddressPool); ok {
 		p.queue.Add(pool.Name)
 	}
+}
+
+// updated looks at the whole set only if more than the status is new, which is
+// mostly our own writing.
+func (p *poolSet) updated(old, obj any) {
+	before, ok := old.(*v1alpha1.AddressPool)
+	now, ok2 := obj.(*v1alpha1.AddressPool)
+	if ok && ok2 && before.UID == now.UID && equality.Semantic.DeepEqual(before.Spec, now.Spec) &&
+		before.DeletionTimestamp.IsZero() == now.DeletionTimestamp.IsZero() && slices.Equal(before.Finalizers, now.Finalizers) {
+		p.queue.Add(now.Name)
+		return
+	}
+	p.changed(obj)
 }
 
 // statusChanged is called by IPAM, from any goroutine.
@@ -273,6 +287,7 @@ func (p *poolSet) place(ctx context.Context, name string) error {
 func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 	obj, ok, err := p.informer.GetStore().GetByKey(name)
 	if err != nil || !ok {
+		delete(p.written, name)
 		return err
 	}
 	pool, ok := obj.(*v1alpha1.AddressPool)
@@ -300,6 +315,11 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 	if equality.Semantic.DeepEqual(pool.Status, next) {
 		return nil
 	}
+	if wait := time.Until(p.written[name].Add(countsGap)); wait > 0 && onlyCounts(pool.Status, next) {
+		p.queue.AddAfter(name, wait)
+		return nil
+	}
+	p.written[name] = time.Now()
 	body, err := json.Marshal(map[string]any{"status": next})
 	if err != nil {
 		return fmt.Errorf("encode status of AddressPool %s: %w", name, err)
@@ -311,6 +331,17 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 		return fmt.Errorf("write status of AddressPool %s: %w", name, err)
 	}
 	return nil
+}
+
+// countsGap is the least time between two writes of a status that differ in how
+// many addresses are used: in a burst of Services every one of them changes that,
+// and the API server has more urgent things to write then.
+const countsGap = time.Second
+
+// onlyCounts reports whether two statuses differ in numbers of addresses at most.
+func onlyCounts(a, b v1alpha1.AddressPoolStatus) bool {
+	a.IPv4, a.IPv6 = b.IPv4, b.IPv6
+	return equality.Semantic.DeepEqual(a, b)
 }
 
 func hasPoolFinalizer(pool *v1alpha1.AddressPool) bool {

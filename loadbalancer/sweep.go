@@ -71,8 +71,12 @@ func (c *Controller) sweep(ctx context.Context) {
 			c.restore(ctx, v)
 			continue
 		}
+		a, err := netip.ParseAddr(v.Spec.Address)
+		if err != nil {
+			continue // not one of ours
+		}
 		for _, ref := range v.Spec.Services {
-			c.dropIfGone(ctx, v, ref)
+			c.dropIfGone(ctx, a, ref)
 		}
 	}
 	// The end of a wait for a silent holder is not an event of anybody.
@@ -100,7 +104,7 @@ func (c *Controller) restore(ctx context.Context, v *v1alpha1.VirtualIP) {
 
 // dropIfGone takes a Service off an address if there is proof, by a read from
 // the API server, that it is gone or no longer a load balancer of ours.
-func (c *Controller) dropIfGone(ctx context.Context, v *v1alpha1.VirtualIP, ref v1alpha1.ServiceReference) {
+func (c *Controller) dropIfGone(ctx context.Context, a netip.Addr, ref v1alpha1.ServiceReference) {
 	if svc := c.service(ref); svc != nil && c.wantsAddress(svc) {
 		return
 	}
@@ -116,15 +120,11 @@ func (c *Controller) dropIfGone(ctx context.Context, v *v1alpha1.VirtualIP, ref 
 		log.Error(err, "Cannot read a Service that seems to be gone; trying again", "service", klog.KRef(ref.Namespace, ref.Name))
 		return
 	}
-	a, err := netip.ParseAddr(v.Spec.Address)
-	if err != nil {
-		return
-	}
 	if _, err := c.o.Store.Disown(ctx, a, ref.UID, true); err != nil {
-		log.Error(err, "Cannot release the address of a Service that is gone; trying again", "virtualIP", klog.KObj(v))
+		log.Error(err, "Cannot release the address of a Service that is gone; trying again", "address", a)
 		return
 	}
-	log.Info("Released the address of a Service that is gone", "virtualIP", klog.KObj(v), "service", klog.KRef(ref.Namespace, ref.Name))
+	log.Info("Released the address of a Service that is gone", "address", a, "service", klog.KRef(ref.Namespace, ref.Name))
 	c.VirtualIPsChanged()
 }
 

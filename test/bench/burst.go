@@ -42,7 +42,7 @@ func measureBurst500(ctx context.Context, b *bench) error {
 	}
 	b.add("burst_500_address", r.took...)
 	b.note("burst_500_address", "%s", r.about())
-	return nil
+	return b.burstFloor(ctx, 500)
 }
 
 func measureBurst1000(ctx context.Context, b *bench) error {

@@ -31,7 +31,7 @@ func measurements() []measurement {
 			{"gossip_bytes_per_node_10", "B/s"}, {"gossip_bytes_per_node_100", "B/s"},
 		}, 20 * time.Minute, measureGossip},
 		{append([]column{{"agent_rss_1000", "MiB"}, {"agent_cpu_1000", "% of a core"}}, lossRows()...), 40 * time.Minute, measureThousand},
-		{[]column{{"burst_500_address", "ms"}}, 10 * time.Minute, measureBurst500},
+		{[]column{{"burst_500_address", "ms"}, {"burst_500_floor", "ms"}}, 15 * time.Minute, measureBurst500},
 		{[]column{
 			{"burst_1000_address", "ms"}, {"burst_1000_lag", "s"}, {"ipam_oned_calls_1000", "calls per Service"},
 		}, 10 * time.Minute, measureBurst1000},

@@ -20,8 +20,12 @@ const (
 	// patience is how long the API server may take before the state on disk
 	// decides what is taken.
 	patience = 2 * time.Second
-	// rebuildInterval makes one rebuild of many changes.
+	// rebuildInterval makes one rebuild of many changes. While changes go on and on,
+	// rebuildShare keeps rebuilding at a share of the time: it looks at all that the
+	// node knows. A single change never waits for longer than rebuildInterval.
 	rebuildInterval = 10 * time.Millisecond
+	rebuildShare    = 20
+	rebuildMost     = 200 * time.Millisecond
 	serviceIndex    = "service"
 )
 
@@ -98,7 +102,9 @@ func (s *source) Run(ctx context.Context, give func(*announcer.Cluster), late fu
 		}
 	}
 	for {
+		begin := time.Now()
 		give(s.build(logger))
+		next := time.Now().Add(restAfter(time.Since(begin)))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -107,10 +113,13 @@ func (s *source) Run(ctx context.Context, give func(*announcer.Cluster), late fu
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(rebuildInterval):
+		case <-time.After(max(rebuildInterval, time.Until(next))):
 		}
 	}
 }
+
+// restAfter is how long to leave a rebuild at least to the next one.
+func restAfter(took time.Duration) time.Duration { return min(rebuildShare*took, rebuildMost) }
 
 func (s *source) build(logger klog.Logger) *announcer.Cluster {
 	return translate(logger, s.cordoned, list[*corev1.Node](s.nodes), list[*v1alpha1.VirtualIP](s.vips),

@@ -38,7 +38,7 @@ type store struct {
 
 	mu    sync.Mutex // guards the rest
 	held  map[netip.Addr]announcer.Holding
-	files map[string][]byte // content to be written
+	files map[string]any    // content to be written, encoded then; nobody changes it
 	disk  map[string][]byte // content written last
 }
 
@@ -52,7 +52,7 @@ func openStore(dir string, logger klog.Logger) (*store, error) {
 	}
 	s := &store{
 		dir: dir, changed: make(chan struct{}, 1), cluster: &announcer.Cluster{},
-		held: map[netip.Addr]announcer.Holding{}, files: map[string][]byte{}, disk: map[string][]byte{},
+		held: map[netip.Addr]announcer.Holding{}, files: map[string]any{}, disk: map[string][]byte{},
 	}
 	for name, into := range map[string]any{clusterFile: s.cluster, heldFile: &s.held} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
@@ -80,23 +80,20 @@ func (s *store) Held() map[netip.Addr]announcer.Holding {
 
 // SetHeld replaces it.
 func (s *store) SetHeld(held map[netip.Addr]announcer.Holding) {
+	ours := maps.Clone(held)
 	s.mu.Lock()
-	s.held = maps.Clone(held)
+	s.held = ours
 	s.mu.Unlock()
-	s.set(heldFile, held)
+	s.set(heldFile, ours)
 }
 
-// setCluster keeps what the API server said.
+// setCluster keeps what the API server said. The cluster must not be changed any more.
 func (s *store) setCluster(c *announcer.Cluster) { s.set(clusterFile, c) }
 
 func (s *store) set(name string, value any) {
-	b, err := json.Marshal(value) // maps are sorted by key
-	if err != nil {
-		panic(fmt.Sprintf("state %s cannot be encoded: %v", name, err)) // our own plain types
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.files[name] = b
+	s.files[name] = value
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -130,14 +127,18 @@ func (s *store) flush() error {
 	s.mu.Unlock()
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if bytes.Equal(s.disk[name], files[name]) {
+		content, err := json.Marshal(files[name]) // maps are sorted by key
+		if err != nil {
+			panic(fmt.Sprintf("state %s cannot be encoded: %v", name, err)) // our own plain types
+		}
+		if bytes.Equal(s.disk[name], content) {
 			continue
 		}
-		if err := replaceFile(filepath.Join(s.dir, name), files[name]); err != nil {
+		if err := replaceFile(filepath.Join(s.dir, name), content); err != nil {
 			errs = append(errs, fmt.Errorf("save state: %w", err))
 			continue
 		}
-		s.disk[name] = files[name]
+		s.disk[name] = content
 	}
 	return errors.Join(errs...)
 }
