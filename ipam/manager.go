@@ -271,10 +271,11 @@ func (m *Manager) Run(ctx context.Context) error {
 }
 
 // scanGap is the least time between two looks at the records, scanShare the
-// part of the time that may be spent on looking.
+// part of the time that may be spent on looking. With 10,000 records a look takes
+// some 10 ms and leaves 3 MB of garbage, and addresses are given without it.
 const (
 	scanGap   = 10 * time.Millisecond
-	scanShare = 10
+	scanShare = 20
 )
 
 // wait returns true when it is time to look again, false when ctx has ended.

@@ -172,7 +172,7 @@ func (s *Store) Retained(namespace, name string) []ipam.Record {
 func (s *Store) Objects(keep func(*v1alpha1.VirtualIP) bool) []*v1alpha1.VirtualIP {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	addrs := make([]netip.Addr, 0, len(s.objects))
+	var addrs []netip.Addr // most often few of thousands
 	for a, v := range s.objects {
 		if keep(v) {
 			addrs = append(addrs, a)
