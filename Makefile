@@ -8,8 +8,10 @@ MAKEFLAGS += --no-print-directory
 # One set of build flags everywhere, the lab's own builds included, so that what is
 # compiled once serves all. A clone that belongs to somebody else must build too:
 # git is asked for a version here, where a failure does not matter, and not by the
-# go command.
-export GOFLAGS := -trimpath -buildvcs=false
+# go command. grpcnotrace: gRPC's trace pages need html/template, which calls methods
+# by name, and so the linker would keep every exported method of all of Kubernetes'
+# clients, in the file and in part in memory.
+export GOFLAGS := -trimpath -buildvcs=false -tags=grpcnotrace
 export CGO_ENABLED := 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)

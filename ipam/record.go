@@ -85,7 +85,8 @@ type Record struct {
 // VirtualIP objects. Methods are safe for concurrent use, have deadlines of
 // their own, and read what was written before them (List too).
 type Records interface {
-	// List returns all records, sorted by address. It answers from memory.
+	// List returns all records, sorted by address, in a slice that is the
+	// caller's. It answers from memory.
 	List() []Record
 	// Get returns the record of an address. It answers from memory.
 	Get(a netip.Addr) (Record, bool)

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/api/v1alpha1"
@@ -26,8 +26,8 @@ type documentInput struct {
 	// Inner returns the inner address of a Service; invalid if there is none.
 	Inner func(ref v1alpha1.ServiceReference, is4 bool) netip.Addr
 	Nodes []*corev1.Node
-	// Slices returns a Service's EndpointSlices.
-	Slices func(v1alpha1.ServiceReference) []*discoveryv1.EndpointSlice
+	// Endpoints returns a Service's endpoints.
+	Endpoints func(v1alpha1.ServiceReference) []*endpoints
 }
 
 // makeDocument builds the desired state of one router. It is pure: the same
@@ -127,7 +127,7 @@ func (b *documentBuilder) group(a netip.Addr, forward v1alpha1.Forward, ref v1al
 		return name, nil
 	}
 	name := fmt.Sprintf("local-%s/%s-%s", ref.Namespace, ref.Name, family)
-	g := router.Group{Name: name, Members: b.members(a.Is4(), endpointNodes(b.in.Slices(ref)))}
+	g := router.Group{Name: name, Members: b.members(a.Is4(), endpointNodes(b.in.Endpoints(ref)))}
 	if p := svc.Spec.HealthCheckNodePort; p != 0 {
 		g.Check = &router.Check{Port: uint16(p), Path: "/healthz"} //nolint:gosec // 1..65535 by the API
 	}
@@ -181,25 +181,19 @@ func nodeAddress(n *corev1.Node, is4 bool) netip.Addr {
 
 // endpointNodes counts the endpoints on each node that may get traffic: ready
 // ones, or, if there is none at all, those that still serve while they end.
-func endpointNodes(slicesOf []*discoveryv1.EndpointSlice) map[string]int {
+func endpointNodes(all []*endpoints) map[string]int {
 	ready, serving := map[string]int{}, map[string]int{}
-	seen := map[string]bool{} // a dual-stack endpoint stands in two slices
-	for _, s := range slicesOf {
-		for _, e := range s.Endpoints {
-			if e.NodeName == nil {
+	seen := map[types.UID]bool{} // a dual-stack endpoint stands in two slices
+	for _, s := range all {
+		for _, e := range s.list {
+			if e.pod != "" && seen[e.pod] {
 				continue
 			}
-			if e.TargetRef != nil {
-				if seen[string(e.TargetRef.UID)] {
-					continue
-				}
-				seen[string(e.TargetRef.UID)] = true
-			}
-			switch {
-			case e.Conditions.Ready == nil || *e.Conditions.Ready:
-				ready[*e.NodeName]++
-			case e.Conditions.Serving != nil && *e.Conditions.Serving:
-				serving[*e.NodeName]++
+			seen[e.pod] = true
+			if e.ready {
+				ready[e.node.Value()]++
+			} else {
+				serving[e.node.Value()]++
 			}
 		}
 	}
@@ -238,7 +232,7 @@ func (c *Controller) buildDocument(name string) router.Document {
 		return v.Spec.Role == v1alpha1.RoleRouter && v.Spec.Router != nil && v.Spec.Router.Name == name && len(v.Spec.Services) > 0
 	})
 	d, problems := makeDocument(documentInput{
-		VIPs: vips, Service: c.service, Inner: c.innerAddress, Nodes: c.nodes(), Slices: c.slices,
+		VIPs: vips, Service: c.service, Inner: c.innerAddress, Nodes: c.nodes(), Endpoints: c.endpoints,
 	})
 	for _, err := range problems {
 		klog.V(2).InfoS("Left out of a router's document", "router", name, "reason", err)

@@ -32,7 +32,7 @@ func TestMakeDocument(t *testing.T) {
 		service  func(*corev1.Service)
 		forward  v1alpha1.Forward
 		address  string
-		slices   []*discoveryv1.EndpointSlice
+		slices   []*endpoints
 		inner    string
 		want     string
 		problems int
@@ -57,7 +57,7 @@ group nodes-ipv6 check :10256/healthz: fd00:20::11*1@10.20.0.11 fd00:20::12*1@10
 				s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 				s.Spec.HealthCheckNodePort = 31000
 			},
-			slices: []*discoveryv1.EndpointSlice{testSlice("a", "n1", true), testSlice("b", "n3", true), testSlice("c", "n3", true), testSlice("d", "n2", false), testSlice("e", "n4", true)},
+			slices: []*endpoints{testSlice("a", "n1", true), testSlice("b", "n3", true), testSlice("c", "n3", true), testSlice("d", "n2", false), testSlice("e", "n4", true)},
 			want: `
 group local-ns/web-ipv4 check :31000/healthz: 10.20.0.11*1 10.20.0.13*2
 203.0.113.100:80/TCP ns/web -> local-ns/web-ipv4:30080
@@ -66,7 +66,7 @@ group local-ns/web-ipv4 check :31000/healthz: 10.20.0.11*1 10.20.0.13*2
 		{
 			name: "Local: none is ready, one still serves", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
 			service: func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal },
-			slices:  []*discoveryv1.EndpointSlice{testSlice("d", "n2", false)},
+			slices:  []*endpoints{testSlice("d", "n2", false)},
 			want: `
 group local-ns/web-ipv4: 10.20.0.12*1
 203.0.113.100:80/TCP ns/web -> local-ns/web-ipv4:30080
@@ -139,8 +139,8 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 					}
 					return netip.MustParseAddr(tt.inner)
 				},
-				Nodes:  nodes,
-				Slices: func(v1alpha1.ServiceReference) []*discoveryv1.EndpointSlice { return tt.slices },
+				Nodes:     nodes,
+				Endpoints: func(v1alpha1.ServiceReference) []*endpoints { return tt.slices },
 			}
 			d, problems := makeDocument(in)
 			if got, want := dump(d), strings.TrimPrefix(tt.want, "\n"); got != want {
@@ -213,10 +213,10 @@ func testNode(name, ip4, ip6 string) *corev1.Node {
 	return n
 }
 
-func testSlice(pod, node string, ready bool) *discoveryv1.EndpointSlice {
-	return &discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{{
+func testSlice(pod, node string, ready bool) *endpoints {
+	return endpointsOf(&discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{{
 		NodeName:   &node,
 		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: new(true)},
 		TargetRef:  &corev1.ObjectReference{UID: types.UID(pod)},
-	}}}
+	}}})
 }

@@ -248,8 +248,7 @@ func fits(r ipam.Record, w want, p *poolView, inner bool) bool {
 }
 
 func role(r ipam.Record) v1alpha1.Role {
-	d, _ := r.Detail.(virtualip.Detail)
-	return d.Role
+	return virtualip.DetailOf(r).Role
 }
 
 func (c *Controller) allocate(ctx context.Context, svc *corev1.Service, w want, p *poolView, inner bool) (ipam.Record, error) {
@@ -273,7 +272,7 @@ func (c *Controller) allocate(ctx context.Context, svc *corev1.Service, w want, 
 // program has the routers run what the Service needs of them, and waits for it.
 func (c *Controller) program(ctx context.Context, svc *corev1.Service, records []ipam.Record) error {
 	for _, r := range records {
-		d, _ := r.Detail.(virtualip.Detail)
+		d := virtualip.DetailOf(r)
 		if d.Router == nil {
 			continue
 		}
@@ -304,7 +303,7 @@ func (c *Controller) programmed(ctx context.Context, svc *corev1.Service, r ipam
 	if err := c.o.Store.SetRouterGeneration(ctx, r.Address, generation); err != nil {
 		return err
 	}
-	d, _ := r.Detail.(virtualip.Detail)
+	d := virtualip.DetailOf(r)
 	c.events.Programmed(svc, r.Address, d.Router.Name)
 	return nil
 }

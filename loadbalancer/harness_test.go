@@ -55,7 +55,7 @@ func newHarnessWith(t *testing.T, change func(*Options), kubeObjects []runtime.O
 	h := &harness{t: t, kube: fake.NewSimpleClientset(kubeObjects...), onelb: onelbfake.New(pools...), router: newFakeRouter(), events: record.NewFakeRecorder(1000)}
 	h.shared = informers.NewSharedInformerFactory(h.kube, 0)
 	slices := h.shared.Discovery().V1().EndpointSlices().Informer()
-	if err := AddSliceIndex(slices); err != nil {
+	if err := KeepEndpoints(slices); err != nil {
 		t.Fatal(err)
 	}
 	vips, poolInformer := client.NewVirtualIPInformer(h.onelb, 0), client.NewAddressPoolInformer(h.onelb, 0)

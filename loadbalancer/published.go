@@ -94,10 +94,10 @@ func (c *Controller) checkPublished(ctx context.Context, before map[types.UID]su
 func (c *Controller) hasWhatItAsks(svc *corev1.Service, pools []*poolView) bool {
 	for _, r := range c.o.Store.OwnedBy(svc.UID) {
 		i := slices.IndexFunc(pools, func(p *poolView) bool { return p.Name == r.Pool })
-		d, ok := r.Detail.(virtualip.Detail)
-		if i < 0 || !ok {
+		if i < 0 {
 			continue
 		}
+		d := virtualip.DetailOf(r)
 		var w want
 		if d.Role != v1alpha1.RoleInner {
 			w.Share = svc.Annotations[annotation.Share.Name]

@@ -41,8 +41,7 @@ func sharedPorts(svc *corev1.Service, key string) []string {
 
 // sameShare: the address is what the Service has to have as it is.
 func sameShare(r ipam.Record, w want) bool {
-	d, _ := r.Detail.(virtualip.Detail)
-	return d.Share == w.Share
+	return virtualip.DetailOf(r).Share == w.Share
 }
 
 // alone: nobody else minds if the key changes.

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"unique"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/onelb/onelb/api/v1alpha1"
@@ -14,15 +17,39 @@ import (
 // byService indexes EndpointSlices by namespace/name of their Service.
 const byService = "onelb-service"
 
-// AddSliceIndex adds the index that the controller needs to an informer of
-// EndpointSlices. Call it before the informer runs.
-func AddSliceIndex(inf cache.SharedIndexInformer) error {
+// endpoints is what stays in memory of an EndpointSlice: every Service has one,
+// and whole ones would be a quarter of all memory with thousands of Services.
+type endpoints struct {
+	metav1.ObjectMeta // name, namespace and resource version, which an informer needs
+	service           string
+	list              []endpoint
+}
+
+// endpoint is one that has a node and gets traffic.
+type endpoint struct {
+	node  unique.Handle[string]
+	pod   types.UID // empty: it is no pod
+	ready bool      // else it serves while it ends
+}
+
+// KeepEndpoints makes an informer of EndpointSlices keep only what the controller
+// reads, and find it by Service. Nobody else can use the informer then. Call it
+// before the informer runs.
+func KeepEndpoints(inf cache.SharedIndexInformer) error {
+	if err := inf.SetTransform(func(obj any) (any, error) {
+		if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
+			return endpointsOf(s), nil
+		}
+		return obj, nil // of an object that is gone
+	}); err != nil {
+		return fmt.Errorf("keep less of EndpointSlices: %w", err)
+	}
 	err := inf.AddIndexers(cache.Indexers{byService: func(obj any) ([]string, error) {
-		s, ok := obj.(*discoveryv1.EndpointSlice)
-		if !ok || s.Labels[discoveryv1.LabelServiceName] == "" {
+		e, ok := obj.(*endpoints)
+		if !ok || e.service == "" {
 			return nil, nil
 		}
-		return []string{s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}, nil
+		return []string{e.Namespace + "/" + e.service}, nil
 	}})
 	if err != nil {
 		return fmt.Errorf("index EndpointSlices by Service: %w", err)
@@ -30,18 +57,39 @@ func AddSliceIndex(inf cache.SharedIndexInformer) error {
 	return nil
 }
 
-// slices returns the EndpointSlices of a Service, sorted by name.
-func (c *Controller) slices(ref v1alpha1.ServiceReference) []*discoveryv1.EndpointSlice {
+func endpointsOf(s *discoveryv1.EndpointSlice) *endpoints {
+	e := &endpoints{
+		ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID, ResourceVersion: s.ResourceVersion},
+		service:    s.Labels[discoveryv1.LabelServiceName],
+		list:       make([]endpoint, 0, len(s.Endpoints)),
+	}
+	for _, from := range s.Endpoints {
+		c := from.Conditions
+		ready := c.Ready == nil || *c.Ready
+		if from.NodeName == nil || !ready && (c.Serving == nil || !*c.Serving) {
+			continue
+		}
+		to := endpoint{node: unique.Make(*from.NodeName), ready: ready}
+		if from.TargetRef != nil {
+			to.pod = from.TargetRef.UID
+		}
+		e.list = append(e.list, to)
+	}
+	return e
+}
+
+// endpoints returns what the EndpointSlices of a Service have, sorted by name.
+func (c *Controller) endpoints(ref v1alpha1.ServiceReference) []*endpoints {
 	objs, err := c.o.EndpointSlices.GetIndexer().ByIndex(byService, ref.Namespace+"/"+ref.Name)
 	if err != nil {
 		return nil // the index is missing: a programming error that tests see
 	}
-	out := make([]*discoveryv1.EndpointSlice, 0, len(objs))
+	out := make([]*endpoints, 0, len(objs))
 	for _, obj := range objs {
-		if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
-			out = append(out, s)
+		if e, ok := obj.(*endpoints); ok {
+			out = append(out, e)
 		}
 	}
-	slices.SortFunc(out, func(a, b *discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b *endpoints) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }

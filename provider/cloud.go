@@ -100,7 +100,7 @@ func (c *Cloud) SetInformers(f informers.SharedInformerFactory) {
 	f.Core().V1().Services().Informer()
 	f.Core().V1().Namespaces().Informer()
 	f.Core().V1().Nodes().Informer()
-	if err := loadbalancer.AddSliceIndex(f.Discovery().V1().EndpointSlices().Informer()); err != nil {
+	if err := loadbalancer.KeepEndpoints(f.Discovery().V1().EndpointSlices().Informer()); err != nil {
 		klog.ErrorS(err, "Cannot watch EndpointSlices")
 	}
 	if err := trimShared(f); err != nil {

@@ -8,7 +8,7 @@ import (
 // gcPercent trades a little time for memory: most of what the program has are
 // copies of the cluster's objects, which stay, and by default as much again is
 // kept for garbage.
-const gcPercent = 50
+const gcPercent = 30
 
 // LimitGarbage sets how much memory is kept for garbage, for the whole program.
 // GOGC in the environment overrides it.

@@ -32,6 +32,11 @@ import (
 
 const userAgent = "onelb"
 
+// rememberedEvents is of how many events it is known that they were sent, so that
+// another one only counts. We send them on transitions; client-go's default of
+// 4,096, three times over, is for those who send one at each try.
+const rememberedEvents = 512
+
 // parts are the running pieces of one leadership.
 type parts struct {
 	kube     *kubernetes.Clientset
@@ -110,7 +115,7 @@ func newParts(cfg *rest.Config) (*parts, func(), error) {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, nil, fmt.Errorf("register types: %w", err)
 	}
-	events := record.NewBroadcaster()
+	events := record.NewBroadcasterWithCorrelatorOptions(record.CorrelatorOptions{LRUCacheSize: rememberedEvents})
 	events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
 	return &parts{
 		kube: kube, onelb: onelb,

@@ -1,15 +1,19 @@
 package provider
 
 import (
+	"strconv"
+	"strings"
 	"testing"
+	"unsafe"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/annotation"
 )
 
 // TestTrim: what the load balancer and the library read is still there.
@@ -43,25 +47,72 @@ func TestTrim(t *testing.T) {
 		t.Errorf("Node: %+v", node)
 	}
 
-	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta: *meta.DeepCopy(), AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: ptr.To[int32](80)}},
-		Endpoints: []discoveryv1.Endpoint{{
-			Addresses: []string{"10.244.1.5"}, NodeName: new("node-1"), Zone: new("z"),
-			Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
-			TargetRef:  &corev1.ObjectReference{Kind: "Pod", Name: "p", UID: "u"},
-		}},
-	}
-	check("EndpointSlice", trimSlice, slice, 0)
-	e := slice.Endpoints[0]
-	if len(e.Addresses) != 1 || *e.NodeName != "node-1" || !*e.Conditions.Ready || e.TargetRef.UID != "u" || e.Zone != nil || len(slice.Ports) != 1 {
-		t.Errorf("EndpointSlice: %+v", slice)
-	}
-
 	// A watch that was interrupted delivers these.
 	gone := cache.DeletedFinalStateUnknown{Key: "x"}
-	for _, f := range []cache.TransformFunc{trimMeta, trimService, trimNode, trimSlice, trimVirtualIP} {
+	for _, f := range []cache.TransformFunc{trimMeta, trimService, trimNode, trimVirtualIP} {
 		if out, err := f(gone); err != nil || out != any(gone) {
 			t.Errorf("of an object that is gone: %v, %v", out, err)
+		}
+	}
+}
+
+// TestTrimKeepsValues: texts are shared, and none is another one afterwards.
+func TestTrimKeepsValues(t *testing.T) {
+	svc := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "n", Name: "x", UID: "u", ResourceVersion: "7", Finalizers: []string{"f"},
+			Labels: map[string]string{"a": "b", "c": "b"}, Annotations: map[string]string{annotation.Share.Name: "key"},
+		},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"app": "x"}, ClusterIP: "10.96.0.7", ClusterIPs: []string{"10.96.0.7", "fd00::7"},
+			IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, IPFamilyPolicy: ptr.To(corev1.IPFamilyPolicyPreferDualStack),
+			SessionAffinity: corev1.ServiceAffinityNone, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal, InternalTrafficPolicy: ptr.To(corev1.ServiceInternalTrafficPolicyCluster),
+			Ports: []corev1.ServicePort{{Name: "a", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 30080}, {Name: "b", Protocol: corev1.ProtocolUDP, Port: 53}},
+		},
+	}
+	vip := &v1alpha1.VirtualIP{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "onelb.io/v1alpha1", Kind: "VirtualIP"},
+		ObjectMeta: metav1.ObjectMeta{Name: "10.20.0.7", UID: "u", ResourceVersion: "7", Labels: map[string]string{"a": "b"}, Finalizers: []string{v1alpha1.AddressFinalizer}},
+		Spec: v1alpha1.VirtualIPSpec{
+			Address: "10.20.0.7", Pool: "p", Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyLocal, Interfaces: []string{"eth0", "eth1"}, NodeSelector: "a=b",
+			Services: []v1alpha1.ServiceReference{{Namespace: "n", Name: "x", UID: "s", Ports: []string{"80/TCP"}}, {Namespace: "n", Name: "y", UID: "r"}},
+		},
+		Status: v1alpha1.VirtualIPStatus{Phase: v1alpha1.PhaseActive, Conditions: []metav1.Condition{{Type: "OnHold", Status: metav1.ConditionTrue, Reason: "Held", Message: "It is."}}},
+	}
+	for _, c := range []struct {
+		obj  any
+		copy any
+		trim cache.TransformFunc
+	}{{svc, svc.DeepCopy(), trimService}, {vip, vip.DeepCopy(), trimVirtualIP}, {&v1alpha1.VirtualIP{}, &v1alpha1.VirtualIP{}, trimVirtualIP}, {&corev1.Service{}, &corev1.Service{}, trimService}} {
+		got, err := c.trim(c.obj)
+		if err != nil || !equality.Semantic.DeepEqual(got, c.copy) {
+			t.Errorf("%v\n%+v\nwas\n%+v", err, got, c.copy)
+		}
+	}
+	if len(vip.Status.Conditions) != cap(vip.Status.Conditions) || unsafe.StringData(vip.Name) != unsafe.StringData(vip.Spec.Address) {
+		t.Error("nothing is saved")
+	}
+	svc.Annotations = nil
+	if _, err := trimService(svc); err != nil || svc.Spec.Selector != nil {
+		t.Errorf("a selector that nobody reads: %v %v", svc.Spec.Selector, err)
+	}
+}
+
+func TestInterner(t *testing.T) {
+	var i interner
+	a, b := i.of(strings.Clone("text")), i.of(strings.Clone("text"))
+	if a != "text" || unsafe.StringData(a) != unsafe.StringData(b) {
+		t.Error("two copies")
+	}
+	m := i.ofMap(map[string]string{strings.Clone("text"): strings.Clone("text")})
+	for k, v := range m {
+		if unsafe.StringData(k) != unsafe.StringData(a) || unsafe.StringData(v) != unsafe.StringData(a) {
+			t.Error("the map has its own")
+		}
+	}
+	for n := range 3 * maxKnown {
+		if got, want := i.of(strconv.Itoa(n)), strconv.Itoa(n); got != want || len(i.texts) > maxKnown {
+			t.Fatalf("%q for %q, %d remembered", got, want, len(i.texts))
 		}
 	}
 }

@@ -15,7 +15,8 @@ import (
 )
 
 // Detail is the part of a VirtualIP's spec that IPAM does not look at. It is
-// what ipam.Record.Detail holds for records of this store.
+// what ipam.Record.Detail holds for records that this store is to write; of those
+// that it returns, ask [DetailOf].
 type Detail struct {
 	Role          v1alpha1.Role
 	TrafficPolicy v1alpha1.TrafficPolicy
@@ -35,6 +36,29 @@ type Detail struct {
 	// Retain is for how long the address is kept for the name of that Service
 	// when it goes as the last one. Zero in what the store returns.
 	Retain time.Duration
+}
+
+// stored is the Detail of records that the store returns: they are made in
+// thousands and kept, and few are asked for it.
+type stored struct{ v *v1alpha1.VirtualIP }
+
+// DetailOf returns the Detail of a record, whether the store has made it or the
+// caller. A record without has the zero Detail.
+func DetailOf(r ipam.Record) Detail {
+	s, ok := r.Detail.(stored)
+	if !ok {
+		d, _ := r.Detail.(Detail)
+		return d
+	}
+	return Detail{
+		Role:          s.v.Spec.Role,
+		TrafficPolicy: s.v.Spec.TrafficPolicy,
+		Interfaces:    s.v.Spec.Interfaces,
+		NodeSelector:  s.v.Spec.NodeSelector, NodePreferences: s.v.Spec.NodePreferences,
+		Router:  s.v.Spec.Router,
+		Share:   s.v.Spec.Share,
+		Guarded: s.v.Spec.Guard != nil,
+	}
 }
 
 // newObject makes the VirtualIP for a record that is to be created.
@@ -96,20 +120,15 @@ func (s *Store) record(a netip.Addr, v *v1alpha1.VirtualIP) ipam.Record {
 		Pool:    v.Spec.Pool,
 		Phase:   phase(v),
 		OnHold:  apimeta.IsStatusConditionTrue(v.Status.Conditions, v1alpha1.VirtualIPOnHold),
-		Version: string(v.UID) + "/" + v.ResourceVersion,
-		Detail: Detail{
-			Role:          v.Spec.Role,
-			TrafficPolicy: v.Spec.TrafficPolicy,
-			Interfaces:    v.Spec.Interfaces,
-			NodeSelector:  v.Spec.NodeSelector, NodePreferences: v.Spec.NodePreferences,
-			Router:  v.Spec.Router,
-			Share:   v.Spec.Share,
-			Guarded: v.Spec.Guard != nil,
-		},
+		Version: v.ResourceVersion,
+		Detail:  stored{v},
 	}
 	r.Share, r.Inner = v.Spec.Share, v.Spec.Role == v1alpha1.RoleInner
 	if k := v.Spec.Retain; k != nil && len(v.Spec.Services) == 0 {
 		r.Kept, r.KeptUntil = ipam.Owner{Namespace: k.Namespace, Name: k.Name}, k.Until.Time
+	}
+	if n := len(v.Spec.Services); n > 0 {
+		r.Owners = make([]ipam.Owner, 0, n)
 	}
 	for _, o := range v.Spec.Services {
 		r.Owners = append(r.Owners, ipam.Owner{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID)})

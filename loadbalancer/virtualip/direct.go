@@ -88,7 +88,7 @@ func (s *Store) Mark(ctx context.Context, r ipam.Record) (ipam.Record, error) {
 	if err != nil {
 		return r, fmt.Errorf("mark VirtualIP %s: %w", r.Address, err)
 	}
-	if string(v.UID)+"/"+v.ResourceVersion != r.Version || v.Spec.Direct == nil {
+	if !is(v, r) || v.Spec.Direct == nil {
 		return r, fmt.Errorf("mark VirtualIP %s: %w", r.Address, ipam.ErrConflict)
 	}
 	state := stateOf(r.Phase, r.OnHold)

@@ -3,6 +3,7 @@ package virtualip
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -45,9 +46,9 @@ type Store struct {
 
 	mu      sync.RWMutex // guards all below
 	objects map[netip.Addr]*v1alpha1.VirtualIP
-	owned   map[types.UID]map[netip.Addr]struct{} // UID of a Service → its addresses
-	shared  map[string]map[netip.Addr]struct{}    // sharing key → addresses
-	names   map[string]map[netip.Addr]struct{}    // namespace/name → addresses kept for it
+	owned   map[types.UID][]netip.Addr // UID of a Service → its addresses
+	shared  map[string][]netip.Addr    // sharing key → addresses
+	names   map[string][]netip.Addr    // namespace/name → addresses kept for it
 	// gone are UIDs of objects that this store removed and that the watch may
 	// still bring up once more.
 	gone map[types.UID]time.Time
@@ -70,9 +71,9 @@ func New(o Options) (*Store, error) {
 		onChange:  o.OnChange,
 		timeout:   o.RequestTimeout,
 		objects:   map[netip.Addr]*v1alpha1.VirtualIP{},
-		owned:     map[types.UID]map[netip.Addr]struct{}{},
-		shared:    map[string]map[netip.Addr]struct{}{},
-		names:     map[string]map[netip.Addr]struct{}{},
+		owned:     map[types.UID][]netip.Addr{},
+		shared:    map[string][]netip.Addr{},
+		names:     map[string][]netip.Addr{},
 		gone:      map[types.UID]time.Time{},
 		kept:      map[netip.Addr]types.UID{},
 	}
@@ -106,11 +107,13 @@ func (s *Store) HasSynced() bool { return s.informer.HasSynced() }
 func (s *Store) List() []ipam.Record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out := make([]ipam.Record, 0, len(s.objects))
-	for a, v := range s.objects {
-		out = append(out, s.record(a, v))
+	// Addresses are sorted, since records are ten times their size.
+	addrs := slices.AppendSeq(make([]netip.Addr, 0, len(s.objects)), maps.Keys(s.objects))
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	out := make([]ipam.Record, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, s.record(a, s.objects[a]))
 	}
-	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
 	return out
 }
 
@@ -130,7 +133,7 @@ func (s *Store) OwnedBy(service types.UID) []ipam.Record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	out := make([]ipam.Record, 0, len(s.owned[service]))
-	for a := range s.owned[service] {
+	for _, a := range s.owned[service] {
 		out = append(out, s.record(a, s.objects[a]))
 	}
 	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
@@ -142,7 +145,7 @@ func (s *Store) Shared(key string) []ipam.Record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var out []ipam.Record
-	for a := range s.shared[key] {
+	for _, a := range s.shared[key] {
 		out = append(out, s.record(a, s.objects[a]))
 	}
 	slices.SortFunc(out, func(a, b ipam.Record) int { return a.Address.Compare(b.Address) })
@@ -155,7 +158,7 @@ func (s *Store) Retained(namespace, name string) []ipam.Record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var out []ipam.Record
-	for a := range s.names[namespace+"/"+name] {
+	for _, a := range s.names[namespace+"/"+name] {
 		if v := s.objects[a]; keptFor(v, v1alpha1.ServiceReference{Namespace: namespace, Name: name}) {
 			out = append(out, s.record(a, v))
 		}
@@ -169,7 +172,7 @@ func (s *Store) Retained(namespace, name string) []ipam.Record {
 func (s *Store) Objects(keep func(*v1alpha1.VirtualIP) bool) []*v1alpha1.VirtualIP {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	addrs := make([]netip.Addr, 0, len(s.objects))
+	var addrs []netip.Addr // most often few of thousands
 	for a, v := range s.objects {
 		if keep(v) {
 			addrs = append(addrs, a)
@@ -191,6 +194,22 @@ func (s *Store) observe(obj any) {
 	}
 	if s.put(v) {
 		s.onChange()
+		return
+	}
+	s.adopt(v)
+}
+
+// adopt takes the informer's object in place of an equal one that came as the
+// answer to a write: the informer keeps its own, and one of the two is enough.
+func (s *Store) adopt(v *v1alpha1.VirtualIP) {
+	a, err := netip.ParseAddr(v.Spec.Address)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.objects[a]; old != nil && old.UID == v.UID && old.ResourceVersion == v.ResourceVersion {
+		s.objects[a] = v
 	}
 }
 
@@ -266,17 +285,22 @@ func (s *Store) unindex(a netip.Addr, v *v1alpha1.VirtualIP) {
 	}
 }
 
-func enter[K comparable](m map[K]map[netip.Addr]struct{}, k K, a netip.Addr) {
-	if m[k] == nil {
-		m[k] = map[netip.Addr]struct{}{}
+// enter and leave keep sets: of a few addresses each, and there is one for each
+// Service.
+func enter[K comparable](m map[K][]netip.Addr, k K, a netip.Addr) {
+	if !slices.Contains(m[k], a) {
+		m[k] = append(m[k], a)
 	}
-	m[k][a] = struct{}{}
 }
 
-func leave[K comparable](m map[K]map[netip.Addr]struct{}, k K, a netip.Addr) {
-	delete(m[k], a)
-	if len(m[k]) == 0 {
+func leave[K comparable](m map[K][]netip.Addr, k K, a netip.Addr) {
+	i := slices.Index(m[k], a)
+	switch {
+	case i < 0:
+	case len(m[k]) == 1:
 		delete(m, k)
+	default:
+		m[k] = slices.Delete(m[k], i, i+1)
 	}
 }
 

@@ -178,7 +178,7 @@ func TestRestoreLeavesNoGap(t *testing.T) {
 	}
 	s.observe(v) // late
 	n, err := c.VirtualIPs().Get(ctx, addr.String(), metav1.GetOptions{})
-	if got, _ := s.Get(addr); err != nil || n.UID == v.UID || uidOf(got) != n.UID {
+	if got, _ := s.Get(addr); err != nil || n.UID == v.UID || got.ID != string(n.UID) {
 		t.Errorf("%+v, %v: want a new object, in the store too: %+v", n, err, got)
 	}
 }

@@ -55,7 +55,7 @@ func (s *Store) Update(ctx context.Context, r ipam.Record) (ipam.Record, error) 
 	if err != nil {
 		return r, fmt.Errorf("update VirtualIP %s: %w", r.Address, err)
 	}
-	if uidOf(r) != v.UID {
+	if r.ID != string(v.UID) {
 		return r, fmt.Errorf("update VirtualIP %s: %w", r.Address, ipam.ErrConflict)
 	}
 	status := map[string]any{
@@ -92,10 +92,10 @@ func withHold(v *v1alpha1.VirtualIP, r ipam.Record) []metav1.Condition {
 // Delete removes a record's object, if it still is the record's version.
 func (s *Store) Delete(ctx context.Context, r ipam.Record) error {
 	v, err := s.object(r.Address)
-	if err != nil || uidOf(r) != v.UID {
+	if err != nil || r.ID != string(v.UID) {
 		return nil // gone, or a later object
 	}
-	if string(v.UID)+"/"+v.ResourceVersion != r.Version {
+	if !is(v, r) {
 		return fmt.Errorf("delete VirtualIP %s: %w", r.Address, ipam.ErrConflict)
 	}
 	if err := s.delete(ctx, v); err != nil {
@@ -271,11 +271,8 @@ func (s *Store) object(a netip.Addr) (*v1alpha1.VirtualIP, error) {
 	return v, nil
 }
 
-func uidOf(r ipam.Record) types.UID {
-	for i := range len(r.Version) {
-		if r.Version[i] == '/' {
-			return types.UID(r.Version[:i])
-		}
-	}
-	return ""
+// is reports whether the object is the one that the record was made of, and has
+// not changed since.
+func is(v *v1alpha1.VirtualIP, r ipam.Record) bool {
+	return r.ID == string(v.UID) && r.Version == v.ResourceVersion
 }

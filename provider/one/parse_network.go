@@ -135,6 +135,7 @@ func (x *xmlAR) parse() (ipam.Range, error) {
 			r.NoIPv6 = err.Error()
 		}
 	}
+	users := map[string]string{} // thousands of leases have one user
 	for _, l := range x.Leases {
 		ip4, ip6, err := l.addresses(r)
 		if err != nil {
@@ -144,6 +145,10 @@ func (x *xmlAR) parse() (ipam.Range, error) {
 			continue // a MAC address, and nothing else
 		}
 		user, held := l.user()
+		if known, ok := users[user]; ok {
+			user = known
+		}
+		users[user] = user
 		r.Leases = append(r.Leases, ipam.Lease{IP4: ip4, IP6: ip6, Held: held, User: user})
 	}
 	slices.SortFunc(r.Leases, compareLeases)

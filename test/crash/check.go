@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
@@ -23,8 +24,9 @@ type state struct {
 	byAddr   map[netip.Addr]*v1alpha1.VirtualIP
 	pools    map[string]*v1alpha1.AddressPool
 	networks []onesim.VNetSnapshot
-	reserved map[netip.Addr]int // address → our reservation
-	held     map[netip.Addr]int // address on hold → network
+	reserved map[netip.Addr]int  // address → our reservation
+	held     map[netip.Addr]int  // address on hold for us, or by mistake → network
+	direct   map[netip.Addr]bool // VirtualIPs without reservation
 }
 
 // violation is a broken promise.
@@ -43,7 +45,7 @@ func unserved(r *Report) *int   { return &r.Unserved }
 func (w *world) read(ctx context.Context) (*state, error) {
 	s := &state{
 		changed: map[string]bool{}, byAddr: map[netip.Addr]*v1alpha1.VirtualIP{}, pools: map[string]*v1alpha1.AddressPool{},
-		reserved: map[netip.Addr]int{}, held: map[netip.Addr]int{},
+		reserved: map[netip.Addr]int{}, held: map[netip.Addr]int{}, direct: map[netip.Addr]bool{},
 	}
 	services := w.plane.kube.CoreV1().Services(metav1.NamespaceDefault)
 	before, err := services.List(ctx, metav1.ListOptions{})
@@ -78,7 +80,7 @@ func (w *world) read(ctx context.Context) (*state, error) {
 		if err != nil {
 			return nil, fmt.Errorf("VirtualIP %s: %w", s.vips[i].Name, err)
 		}
-		s.byAddr[a] = &s.vips[i]
+		s.byAddr[a], s.direct[a] = &s.vips[i], s.vips[i].Spec.Direct != nil
 	}
 	for i := range pools.Items {
 		s.pools[pools.Items[i].Name] = &pools.Items[i]
@@ -131,7 +133,9 @@ func (w *world) safety(s *state) []violation {
 			switch {
 			case v != nil && len(v.Spec.Services) > 0 && !named(v, svc):
 				out = append(out, violation{foreign, fmt.Sprintf("%s publishes %s, which %s has", svc.Name, a, v.Spec.Services[0].Name)})
-			case s.reserved[a] == 0:
+			case w.strangers[a]:
+				out = append(out, violation{foreign, fmt.Sprintf("%s publishes %s, which is a stranger's", svc.Name, a)})
+			case s.reserved[a] == 0 && !s.direct[a]:
 				out = append(out, violation{foreign, fmt.Sprintf("%s publishes %s, which is not in our reservations", svc.Name, a)})
 			}
 		}
@@ -142,30 +146,45 @@ func (w *world) safety(s *state) []violation {
 // networkSafety looks at OpenNebula alone, and fills in reserved and held.
 func (w *world) networkSafety(s *state) []violation {
 	var out []violation
+	untouched := 0
 	for _, n := range s.networks {
 		if n.Broken {
 			out = append(out, violation{leaks, fmt.Sprintf("network %s is corrupt", n.Name)})
 		}
-		if n.Parent < 0 {
-			continue
-		}
 		for _, r := range n.Ranges {
 			for _, a := range addressesIn(r) {
+				if n.Parent < 0 {
+					break
+				}
 				if other, ok := s.reserved[a]; ok {
 					out = append(out, violation{duplicates, fmt.Sprintf("%s is in reservations %d and %d", a, other, n.ID)})
 				}
 				s.reserved[a] = n.ID
 			}
-			for _, l := range r.Leases {
-				for _, a := range []netip.Addr{l.IP, l.IP6} {
-					if l.Owner != "hold" || !a.IsValid() {
-						continue
-					}
-					if other, ok := s.held[a]; ok {
-						out = append(out, violation{duplicates, fmt.Sprintf("%s is on hold in %d and %d", a, other, n.ID)})
-					}
-					s.held[a] = n.ID
+			for _, a := range holdsIn(r) {
+				if n.ID == w.open && w.strangers[a] {
+					untouched++
+					continue
 				}
+				if other, ok := s.held[a]; ok {
+					out = append(out, violation{duplicates, fmt.Sprintf("%s is on hold in %d and %d", a, other, n.ID)})
+				}
+				s.held[a] = n.ID
+			}
+		}
+	}
+	if untouched != len(w.strangers) {
+		out = append(out, violation{foreign, fmt.Sprintf("strangers have %d of %d holds left", untouched, len(w.strangers))})
+	}
+	return out
+}
+
+func holdsIn(r onesim.RangeSnapshot) []netip.Addr {
+	var out []netip.Addr
+	for _, l := range r.Leases {
+		for _, a := range []netip.Addr{l.IP, l.IP6} {
+			if l.Owner == "hold" && a.IsValid() {
+				out = append(out, a)
 			}
 		}
 	}
@@ -270,9 +289,11 @@ func (w *world) settled(s *state) []violation {
 		switch {
 		case v.Status.Phase == v1alpha1.PhaseQuarantined && s.pools[v.Spec.Pool] == nil:
 			// With its pool the length of its quarantine was forgotten: it has the default's.
+		case v.Spec.Direct != nil && v.Spec.Direct.State == v1alpha1.DirectAhead && held:
+			// Kept ahead for the next Service.
 		case len(v.Spec.Services) == 0:
 			leak("%s (%s) is of no Service", v.Name, v.Status.Phase)
-		case s.reserved[a] == 0:
+		case s.reserved[a] == 0 && !s.direct[a]:
 			leak("%s is in use and not reserved", v.Name)
 		case !held:
 			leak("%s is in use and not on hold", v.Name)
@@ -290,6 +311,29 @@ func (w *world) settled(s *state) []violation {
 	return append(out, w.parents(s)...)
 }
 
+// settledBy is settled, with a person who decides about what is set aside: the
+// holds of strangers are known, so what is on hold beside them is ours.
+func (w *world) settledBy(ctx context.Context) func(*state) []violation {
+	return func(s *state) []violation {
+		for _, v := range s.vips {
+			if v.Spec.Direct == nil || v.Spec.Direct.State != v1alpha1.DirectSetAside {
+				continue
+			}
+			a, err := netip.MustParseAddr(v.Spec.Address), error(nil)
+			if w.strangers[a] {
+				err = w.onelb.VirtualIPs().Delete(ctx, v.Name, metav1.DeleteOptions{})
+			} else if s.held[a] == w.open {
+				w.report.SetAside++
+				err = w.sim.Release(w.open, a)
+			}
+			if err != nil {
+				klog.ErrorS(err, "Crash test: a person cannot decide", "virtualIP", v.Name)
+			}
+		}
+		return w.settled(s)
+	}
+}
+
 // parents compares what the networks say they lent with the reservations.
 func (w *world) parents(s *state) []violation {
 	var out []violation
@@ -300,6 +344,9 @@ func (w *world) parents(s *state) []violation {
 		for _, r := range n.Ranges {
 			for _, l := range r.Leases {
 				for _, a := range []netip.Addr{l.IP, l.IP6} {
+					if n.ID == w.open && l.Owner == "hold" {
+						continue // looked at already
+					}
 					if a.IsValid() && fmt.Sprintf("VNET %d", s.reserved[a]) != l.Owner {
 						out = append(out, violation{leaks, fmt.Sprintf("%s of %s is lent to %s, and in reservation %d", a, n.Name, l.Owner, s.reserved[a])})
 					}

@@ -37,6 +37,7 @@ type Report struct {
 	Foreign    int      // published, and not ours or another's
 	Leaks      int      // lost: reserved, held or recorded for nobody, or not recorded
 	Unserved   int      // Services without their addresses when the time was up
+	SetAside   int      // addresses about which a person had to decide, which is no broken promise
 	Hits       map[Point]int
 	Duration   time.Duration
 	Violations []string // what the figures above count, in order
@@ -60,6 +61,7 @@ func (r *Report) add(o Report) {
 	r.Foreign += o.Foreign
 	r.Leaks += o.Leaks
 	r.Unserved += o.Unserved
+	r.SetAside += o.SetAside
 	r.Violations = append(r.Violations, o.Violations...)
 	for p, n := range o.Hits {
 		r.Hits[p] += n
@@ -91,6 +93,6 @@ func (r Report) Table() string {
 
 // String is the summary in one line.
 func (r Report) String() string {
-	return fmt.Sprintf("seeds %d: %d kills (%d of them SIGKILL) at %d points in %s: %d duplicates, %d foreign, %d leaks, %d unserved",
-		r.Seeds, r.Points, r.Processes, len(r.Hits), r.Duration.Round(time.Second), r.Duplicates, r.Foreign, r.Leaks, r.Unserved)
+	return fmt.Sprintf("seeds %d: %d kills (%d of them SIGKILL) at %d points in %s: %d duplicates, %d foreign, %d leaks, %d unserved; %d set aside",
+		r.Seeds, r.Points, r.Processes, len(r.Hits), r.Duration.Round(time.Second), r.Duplicates, r.Foreign, r.Leaks, r.Unserved, r.SetAside)
 }

@@ -141,14 +141,14 @@ func (d *driver) drive(ctx context.Context) (err error) {
 		}
 		if d.report.Points >= next {
 			next += settleEvery
-			if err := d.converge(ctx, settleTime, d.settled); err != nil {
+			if err := d.converge(ctx, settleTime, d.settledBy(ctx)); err != nil {
 				return err
 			}
 			d.report.Duration = time.Since(d.begin)
 			d.say("crash: %s", d.report)
 		}
 	}
-	if err := d.converge(ctx, settleTime, d.settled); err != nil {
+	if err := d.converge(ctx, settleTime, d.settledBy(ctx)); err != nil {
 		return err
 	}
 	if err := d.script.end(ctx); err != nil {

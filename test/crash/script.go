@@ -84,14 +84,22 @@ func (s *script) pick(kind string) operation {
 func (s *script) setup(ctx context.Context) error {
 	return errors.Join(
 		s.makePool(ctx, "main", "public", true, nil),
-		s.makePool(ctx, "side", "private", false, nil))
+		s.makePool(ctx, "side", "private", false, nil),
+		s.makePool(ctx, bare, "open", false, nil))
 }
 
+// bare is the pool without reservation.
+const bare = "bare"
+
 func (s *script) makePool(ctx context.Context, name, network string, auto bool, ranges []v1alpha1.AddressRange) error {
+	reservation := v1alpha1.ReservationChild
+	if name == bare {
+		reservation = v1alpha1.ReservationNone
+	}
 	_, err := s.onelb.AddressPools().Create(ctx, &v1alpha1.AddressPool{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.AddressPoolSpec{
-			Network: v1alpha1.NetworkReference{Name: network}, Exposure: v1alpha1.ExposureL2, AutoAssign: &auto,
+			Network: v1alpha1.NetworkReference{Name: network}, Exposure: v1alpha1.ExposureL2, AutoAssign: &auto, Reservation: reservation,
 			ChunkSize: 2, ReserveAhead: ptr.To[int32](1), Quarantine: &metav1.Duration{Duration: time.Second}, Ranges: ranges,
 		},
 	}, metav1.CreateOptions{})
@@ -108,7 +116,7 @@ func (s *script) any() string {
 }
 
 func (s *script) create(ctx context.Context) error {
-	pools := append([]string{"", "", "side"}, s.extra...)
+	pools := append([]string{"", "", "side", bare, bare}, s.extra...)
 	return s.createIn(ctx, pools[s.rng.IntN(len(pools))], nil)
 }
 
@@ -194,10 +202,8 @@ func (s *script) families(ctx context.Context) error {
 // move changes the pool that a Service names.
 func (s *script) move(ctx context.Context) error {
 	return s.change(ctx, func(svc *corev1.Service) map[string]any {
-		pool := "side"
-		if s.services[svc.Name] == "side" {
-			pool = "main"
-		}
+		pools := slices.DeleteFunc([]string{"main", "side", bare}, func(p string) bool { return p == s.services[svc.Name] })
+		pool := pools[s.rng.IntN(len(pools))]
 		s.services[svc.Name] = pool
 		return map[string]any{"metadata": map[string]any{"annotations": map[string]any{poolAnnotation: pool, addressAnnotation: nil}}}
 	})
@@ -231,7 +237,7 @@ func (s *script) burst(ctx context.Context) error {
 	if len(s.services) > most-6 {
 		return s.clear(ctx)
 	}
-	pool := []string{"", "side"}[s.rng.IntN(2)]
+	pool := []string{"", "side", bare}[s.rng.IntN(3)]
 	for range 6 {
 		if err := s.createIn(ctx, pool, nil); err != nil {
 			return err
@@ -286,7 +292,7 @@ func (s *script) dropPool(ctx context.Context) error {
 }
 
 func (s *script) editPool(ctx context.Context) error {
-	name := []string{"main", "side"}[s.rng.IntN(2)]
+	name := []string{"main", "side", bare}[s.rng.IntN(3)]
 	body := fmt.Sprintf(`{"spec":{"chunkSize":%d,"reserveAhead":%d}}`, 1+s.rng.IntN(4), s.rng.IntN(3))
 	_, err := s.onelb.AddressPools().Patch(ctx, name, types.MergePatchType, []byte(body), metav1.PatchOptions{})
 	return err
@@ -320,7 +326,9 @@ func (s *script) releaseHold(context.Context) error {
 	var held []onHold
 	for _, n := range s.sim.Snapshot().Networks {
 		for _, a := range s.sim.Holds(n.ID) {
-			held = append(held, onHold{n.ID, a})
+			if !s.strangers[a] {
+				held = append(held, onHold{n.ID, a})
+			}
 		}
 	}
 	if len(held) == 0 {
@@ -342,7 +350,7 @@ func (s *script) end(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, name := range append([]string{"main", "side"}, s.extra...) {
+	for _, name := range append([]string{"main", "side", bare}, s.extra...) {
 		if err := s.onelb.AddressPools().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 			return err
 		}

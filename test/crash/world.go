@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -35,8 +36,12 @@ type world struct {
 	gate  *Gate
 	onelb *client.Clientset
 	uid   string // of the cluster
-	pace  provider.Timing
-	more  string // lines at the end of the cloud-config
+	// open is the network of the pool without reservation; in it strangers have
+	// addresses on hold.
+	open      int
+	strangers map[netip.Addr]bool
+	pace      provider.Timing
+	more      string // lines at the end of the cloud-config
 
 	running sync.WaitGroup // goroutines of instances
 	lives   int
@@ -88,7 +93,8 @@ func newWorld(ctx context.Context, o Options, seed uint64) (w *world, err error)
 	return w, writeFiles(map[string]string{filepath.Join(dir, "one_auth"): oneUser + ":" + onePassword + "\n"})
 }
 
-// newSim makes OpenNebula: one network with ranges of each family, one with pairs.
+// newSim makes OpenNebula: one network with ranges of each family, one with pairs,
+// and one in which single addresses are held, ours beside those of others.
 func (w *world) newSim() (err error) {
 	if w.sim, err = onesim.New(onesim.Options{Delays: onesim.MeasuredDelays}); err != nil {
 		return err
@@ -105,7 +111,24 @@ VN_MAD="dummy"
 BRIDGE="br-private"
 AR=[TYPE="IP4_6_STATIC",IP="10.20.0.0",IP6="fd00:20::100",PREFIX_LENGTH="64",SIZE="200"]
 `)
-	return errors.Join(err1, err2, err3)
+	w.open, err = w.sim.AddVNet("", `NAME="open"
+VN_MAD="dummy"
+BRIDGE="br-open"
+AR=[TYPE="IP4",IP="198.51.100.0",SIZE="100"]
+AR=[TYPE="IP6_STATIC",IP6="2001:db8:51::100",PREFIX_LENGTH="64",SIZE="100"]
+`)
+	if err := errors.Join(err1, err2, err3, err); err != nil {
+		return err
+	}
+	w.strangers = map[netip.Addr]bool{}
+	for _, text := range []string{"198.51.100.2", "198.51.100.5", "198.51.100.6", "2001:db8:51::102", "2001:db8:51::107"} {
+		a := netip.MustParseAddr(text)
+		w.strangers[a] = true
+		if err := w.sim.Hold(w.open, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // saw counts a call.
