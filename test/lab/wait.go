@@ -17,9 +17,9 @@ var ErrEnded = errors.New("program ended")
 const pollEvery = 25 * time.Millisecond
 
 // wait calls f until it returns nil and fails, with f's latest error, when ctx
-// or startTimeout ends.
+// or Options.StartTimeout ends.
 func (l *Lab) wait(ctx context.Context, what string, units []*proc.Unit, f func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.options.StartTimeout)
 	defer cancel()
 	for {
 		attempt, end := context.WithTimeout(ctx, 5*time.Second)
