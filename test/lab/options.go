@@ -51,8 +51,9 @@ type Options struct {
 	// AddressLifetime is how long a node's kernel keeps an address without its agent;
 	// 3 s by default, since tests wait for it. The agents' own default is 10 s.
 	AddressLifetime time.Duration
-	// StartTimeout bounds the start of each part of the lab; 90 s by default.
-	StartTimeout time.Duration
+	// Slowness is how many times slower than an ordinary machine this one is: the lab
+	// waits longer and looks less often. 1 by default.
+	Slowness int
 	// Race builds onelb's programs with the race detector.
 	Race bool
 	// Dir holds logs, certificates, kubeconfigs and etcd's data. It is emptied at
@@ -88,8 +89,8 @@ func (o Options) complete() (Options, error) {
 	if o.AddressLifetime == 0 {
 		o.AddressLifetime = 3 * time.Second
 	}
-	if o.StartTimeout == 0 {
-		o.StartTimeout = 90 * time.Second
+	if o.Slowness == 0 {
+		o.Slowness = 1
 	}
 	if o.Progress == nil {
 		o.Progress = io.Discard
@@ -112,6 +113,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.ProxyMode != NFTables && o.ProxyMode != IPTables && o.ProxyMode != IPVS {
 		errs = append(errs, fmt.Errorf("proxy mode %q: want %s, %s or %s", o.ProxyMode, NFTables, IPTables, IPVS))
+	}
+	if o.Slowness < 0 {
+		errs = append(errs, fmt.Errorf("slowness %d: want 1 or more", o.Slowness))
 	}
 	if !filepath.IsAbs(o.Dir) {
 		errs = append(errs, fmt.Errorf("directory %q: want an absolute path", o.Dir))

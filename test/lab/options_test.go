@@ -22,6 +22,7 @@ func TestOptions(t *testing.T) {
 		{"negative", Options{Nodes: -1}, "nodes"},
 		{"too many routers", Options{Routers: 9}, "routers"},
 		{"userspace", Options{ProxyMode: "userspace"}, "proxy mode"},
+		{"fast", Options{Slowness: -1}, "slowness"},
 		{"relative", Options{Dir: "here"}, "directory"},
 	}
 	for _, tt := range tests {

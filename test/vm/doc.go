@@ -8,6 +8,6 @@
 // name in the file system, so nothing is left of a run that was interrupted.
 //
 // The program is one static binary that is also process 1 of the machine, see Init.
-// Without hardware virtualisation the machine is some ten times slower than the
-// host, and it takes gigabytes of memory.
+// QEMU emulates the processors, so that it works inside virtual machines too: the
+// machine is some ten times slower than its host. It takes gigabytes of memory.
 package vm

@@ -34,6 +34,9 @@ func Init() {
 	if os.Getpid() != 1 {
 		return
 	}
+	if _, err := os.Stat(argumentsFile); err != nil {
+		return // of a container
+	}
 	status, err := boot()
 	if err != nil {
 		fmt.Println("onelb-vm:", err)

@@ -117,6 +117,32 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// An agent that ends without addresses leaves no table, not even that of the one
+// before it; one that ends before it knows leaves it.
+func TestNothingIsLeft(t *testing.T) {
+	n := namespace(t, "left")
+	must(t, New(Options{Enter: n.Do}).write(encode(State{Known: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}), false))
+	for _, knows := range []bool{false, true} {
+		f := New(Options{Enter: n.Do, Failed: func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx) }()
+		if knows {
+			f.Set(State{})
+			eventually(t, "the addresses are gone", func() bool { return !strings.Contains(listing(t, n), "10.0.0.1") })
+		}
+		cancel()
+		must(t, <-done)
+		if got := listing(t, n); knows != (got == "") {
+			t.Errorf("the agent knows the state: %v; it left: %s", knows, got)
+		}
+	}
+}
+
 func TestFailureIsTold(t *testing.T) {
 	told := make(chan error, 1)
 	f := New(Options{Enter: func(func() error) error { return os.ErrPermission }, Failed: func(err error) { told <- err }})

@@ -8,7 +8,8 @@
 // of the set known that does not arrive for a pair of interface and address in
 // the set held is dropped. The rule works only while the set alive has an element,
 // which lapses ten minutes after the last renewal: a restart of the agent changes
-// nothing, and an agent that is gone for good leaves nothing that acts.
+// nothing, and an agent that is gone for good leaves nothing that acts. One that ends
+// when no address is known any more removes the table.
 //
 // Set hands over the whole desired state and never blocks, since a transaction may
 // wait for those of kube-proxy; Run writes what differs. If somebody else removes

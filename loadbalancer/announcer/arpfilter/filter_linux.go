@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/nftables"
 	"k8s.io/klog/v2"
 )
 
@@ -102,7 +103,8 @@ func encode(s State) *elements {
 	return e
 }
 
-// Run writes until ctx is done, and leaves the table as it is then.
+// Run writes until ctx is done. It leaves the table as it is then, unless no address
+// is known: then it removes it.
 func (f *Filter) Run(ctx context.Context) error {
 	ticker := time.NewTicker(renewInterval)
 	defer ticker.Stop()
@@ -111,6 +113,7 @@ func (f *Filter) Run(ctx context.Context) error {
 		renew := false
 		select {
 		case <-ctx.Done():
+			f.leave(ctx)
 			return nil
 		case <-f.changed:
 		case <-ticker.C:
@@ -128,6 +131,27 @@ func (f *Filter) Run(ctx context.Context) error {
 			failing = text
 			klog.FromContext(ctx).Info("The ARP filter was written", "err", err)
 		}
+	}
+}
+
+// leave removes a table that has nothing to do. While there are addresses, nobody
+// knows whether another agent follows, and without the table all nodes would answer
+// for what kube-proxy in IPVS mode has given them.
+func (f *Filter) leave(ctx context.Context) {
+	f.mu.Lock()
+	want := f.want
+	f.mu.Unlock()
+	if want == nil || len(want.known)+len(want.held) > 0 {
+		return
+	}
+	err := f.transaction("remove", func(conn *nftables.Conn) error {
+		conn.AddTable(table) // so that the deletion cannot fail
+		conn.DelTable(table)
+		return nil
+	})
+	f.o.Failed(err)
+	if err != nil {
+		klog.FromContext(ctx).Info("The ARP filter is left behind", "err", err)
 	}
 }
 

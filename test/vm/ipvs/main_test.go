@@ -14,10 +14,7 @@ import (
 	"github.com/onelb/onelb/test/vm"
 )
 
-var (
-	machine     = flag.Bool("vm", false, "start the virtual machine; without it, nothing is tested")
-	accelerator = flag.String("vm.accel", "tcg", "QEMU's accelerator")
-)
+var machine = flag.Bool("vm", false, "start the virtual machine; without it, nothing is tested")
 
 const (
 	// limit is for all that happens in the machine. Emulated, it needs about a
@@ -35,7 +32,7 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(labtest.Run(m, lab.Options{
 		Name: "ipvs", Programs: true, ProxyMode: lab.IPVS,
-		AddressLifetime: 10 * time.Second, StartTimeout: patience,
+		AddressLifetime: 10 * time.Second, Slowness: 10,
 	}))
 }
 
@@ -92,12 +89,11 @@ func options(ctx context.Context, t *testing.T) vm.Options {
 			{Name: "xtables-nft-multi", Package: "iptables", Plugins: "xtables"},
 		},
 		// kube-proxy loads modules only if it finds a program for that beside it.
-		Modules:     []string{"ip_vs", "ip_vs_rr", "ip_vs_sh", "ip_vs_wrr", "nf_conntrack", "dummy"},
-		Memory:      4096,
-		Processors:  2,
-		Accelerator: *accelerator,
-		Cache:       cache,
-		Output:      os.Stderr,
+		Modules:    []string{"ip_vs", "ip_vs_rr", "ip_vs_sh", "ip_vs_wrr", "nf_conntrack", "dummy"},
+		Memory:     4096,
+		Processors: 2,
+		Cache:      cache,
+		Output:     os.Stderr,
 	}
 	for _, name := range kubebin.Names() {
 		o.Links[built+"/kube/"+name] = "kube"
