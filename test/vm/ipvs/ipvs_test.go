@@ -8,7 +8,9 @@ import (
 	"maps"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/onelb/onelb/test/lab"
 )
@@ -40,6 +42,18 @@ func TestIPVS(t *testing.T) {
 	w.goodOrder()
 }
 
+// end ends a node's agent in good order, however long that takes here.
+func (w *world) end(n *lab.Node) {
+	w.t.Helper()
+	w.must(n.Agent().Signal(syscall.SIGTERM))
+	select {
+	case <-n.Agent().Done():
+		w.must(n.Agent().Err())
+	case <-time.After(patience):
+		w.t.Fatalf("the agent of %s does not end", n.ShortName())
+	}
+}
+
 // virtualServers checks that it is IPVS that serves.
 func (w *world) virtualServers() {
 	w.t.Helper()
@@ -61,7 +75,7 @@ func (w *world) virtualServers() {
 func (w *world) withoutFilter(a netip.Addr) {
 	w.t.Helper()
 	for _, n := range w.Nodes() {
-		w.must(n.Agent().Stop())
+		w.end(n)
 		_, err := w.NFT(w.t.Context(), n.Host, "delete", "table", "arp", "onelb")
 		w.must(err)
 	}
@@ -135,7 +149,7 @@ func (w *world) goodOrder() {
 	before := map[*lab.Node]map[string]string{}
 	for _, n := range w.Nodes() {
 		before[n] = w.settings(n)
-		w.must(n.Agent().Stop())
+		w.end(n)
 	}
 	w.defaults()
 	for _, n := range w.Nodes() {
