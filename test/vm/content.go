@@ -44,7 +44,7 @@ func fileSystem(ctx context.Context, o Options, kernel, version string) (tree, e
 		t.dir("usr/" + dir)
 		t.link(dir, "usr/"+dir)
 	}
-	if err := t.add("init", o.Program); err != nil {
+	if err := t.addDynamic("init", o.Program, nil); err != nil {
 		return nil, err
 	}
 	for to, from := range o.Files {

@@ -7,7 +7,7 @@
 // with the process that called Run, also when that is killed, and the archive has no
 // name in the file system, so nothing is left of a run that was interrupted.
 //
-// The program is one static binary that is also process 1 of the machine, see Init.
+// The program is one binary that is also process 1 of the machine, see Init.
 // QEMU emulates the processors, so that it works inside virtual machines too: the
 // machine is some ten times slower than its host. It takes gigabytes of memory.
 package vm

@@ -35,7 +35,7 @@ type Tool struct {
 
 // Options of Run.
 type Options struct {
-	// Program is the static binary to run, and Args, Env and Directory are what it
+	// Program is the binary to run, and Args, Env and Directory are what it
 	// is started with.
 	Program   string
 	Args, Env []string

@@ -68,6 +68,7 @@ func options(ctx context.Context, t *testing.T) vm.Options {
 	must(err)
 	self, err := os.Executable()
 	must(err)
+	t.Setenv("CGO_ENABLED", "0") // the machine has the libraries of its tools only
 	bin := t.TempDir()
 	must(kubebin.Programs(ctx, bin, false, os.Stderr, lab.Sources()...))
 
