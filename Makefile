@@ -27,7 +27,7 @@ LOG := build/test.log
 STAGES := deps vet race contract kube e2e
 
 # Packages with a place of their own in `make test`.
-STAGED := /test/(contract|crash|e2e|lab)(/|$$)
+STAGED := /test/(contract|crash|e2e|lab|vm/ipvs)(/|$$)
 UNIT = $$(go list ./... | grep -vE '$(STAGED)')
 
 ##@ Every day
@@ -112,6 +112,12 @@ e2e: kube ## The lab and what runs in it, in network namespaces (root)
 .PHONY: crash
 crash: kube ## Kill the CCM at every call, 1,000 times; ARGS="-crash.seed=N" repeats a plan
 	@go test -count=1 -v -timeout 60m ./test/crash -crash.points=1000 -crash.worlds=3 $(ARGS)
+
+.PHONY: vm
+vm: kube ## kube-proxy in IPVS mode, in an emulated machine with Debian's kernel (root; 4 GiB; not part of make test)
+	@$(need-root)
+	@$(call ensure,qemu-system-x86_64:qemu-system-x86 /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+	@go test -count=1 -v -timeout 90m ./test/vm/ipvs -vm $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Each fuzz test for FUZZTIME (20s)

@@ -16,7 +16,7 @@ const ipvsInterface = "kube-ipvs0"
 // unless kube-proxy has put it there.
 func (e *Engine) filter() {
 	ipvs := slices.ContainsFunc(e.interfaces, func(i addr.Interface) bool { return i.Name == ipvsInterface })
-	var s arpfilter.State
+	s := arpfilter.State{Elsewhere: ipvs}
 	for _, n := range e.entries {
 		if n.hold != nil {
 			s.Held = append(s.Held, arpfilter.Place{Address: n.address, Index: n.hold.on.Index})

@@ -141,3 +141,34 @@ func TestOnlyTheHolderAnswers(t *testing.T) {
 		t.Errorf("%v answer after the failover", got)
 	}
 }
+
+// An agent that is gone leaves the address on kube-ipvs0, and must not go on to
+// answer for it: nobody could take over.
+func TestHolderEndsWhereAllHaveTheAddress(t *testing.T) {
+	l := newLAN(t)
+	hosts := []*host{l.host(), l.host()}
+	var agents []*agent
+	for _, h := range hosts {
+		h.ipvs(vip4)
+		agents = append(agents, h.start(nil, 2*time.Second))
+	}
+	client := l.host()
+	set(agents, cluster(hosts, vip4))
+	eventually(t, "it is held", func() bool { return len(holders(hosts, vip4)) == 1 })
+	ended, next := agents[0], agents[1]
+	if !ended.has(vip4) {
+		ended, next = next, ended
+	}
+	ended.stop()
+	w := client.watch(vip4)
+	defer w.stop()
+	eventually(t, "the other node takes it", func() bool { return next.has(vip4) && !ended.has(vip4) })
+	w.stop()
+	w = client.watch(vip4)
+	eventually(t, "it answers", func() bool { return len(w.macs()) > 0 })
+	time.Sleep(500 * time.Millisecond)
+	w.stop()
+	if got := w.macs(); len(got) != 1 || !got[interfaceOf(t, next.host).MAC.String()] {
+		t.Errorf("%v answer, want %s alone", got, next.name)
+	}
+}

@@ -44,7 +44,7 @@ func (l *Lab) startNodes(ctx context.Context) error {
 
 // runIn runs a command to its end in a namespace and returns its output.
 func (l *Lab) runIn(ctx context.Context, h *Host, stdin, path string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.scaled(startTimeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(l.tools.env(), "HOME="+l.options.Dir, proc.MarkVariable+"="+l.options.Name)

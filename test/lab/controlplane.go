@@ -9,14 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/onelb/onelb/test/lab/proc"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
-
-// startTimeout bounds the start of each part of the lab.
-const startTimeout = 90 * time.Second
 
 // controlPlane are etcd, the API server and the controller manager.
 type controlPlane struct {

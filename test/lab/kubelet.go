@@ -52,7 +52,7 @@ func (k *kubelet) start(ctx context.Context) error {
 		return fmt.Errorf("kubelet of %s is running already", k.node.ShortName())
 	}
 	dialer := connrotation.NewDialer(k.node.DialContext)
-	client, err := k.node.lab.clientFrom(dialer, 3*time.Second)
+	client, err := k.node.lab.clientFrom(dialer, k.node.lab.scaled(3*time.Second))
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func (l *Lab) ApplyManifests(ctx context.Context) error {
 	if _, err := l.Kubectl(ctx, "apply", "-k", filepath.Join(root, "manifests", "base")); err != nil {
 		return err
 	}
-	_, err = l.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=30s",
+	_, err = l.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout="+l.scaled(30*time.Second).String(),
 		"crd/addresspools.onelb.io", "crd/virtualips.onelb.io")
 	return err
 }

@@ -146,6 +146,11 @@ func (n *Node) PowerOn(ctx context.Context) error {
 // addresses that are not its own, packet filter rules, connection tracking and
 // neighbours.
 func (n *Node) wipe(ctx context.Context) error {
+	if n.lab.options.ProxyMode == IPVS { // virtual servers, their sets and the interface with their addresses
+		if _, err := n.lab.runIn(ctx, n.Host, "", n.lab.kube("kube-proxy"), "--cleanup"); err != nil {
+			return err
+		}
+	}
 	if _, err := n.lab.runIn(ctx, n.Host, "flush ruleset\n", n.lab.tools.nft.Path, "-f", "-"); err != nil {
 		return err
 	}

@@ -23,10 +23,12 @@ const (
 // ProxyMode is the mode kube-proxy runs in.
 type ProxyMode string
 
-// The modes of kube-proxy that work in a network namespace.
+// The modes of kube-proxy. IPVS needs a kernel with ip_vs, ip_set and dummy
+// interfaces; test/vm has one.
 const (
 	NFTables ProxyMode = "nftables"
 	IPTables ProxyMode = "iptables"
+	IPVS     ProxyMode = "ipvs"
 )
 
 // Options say what to build. The zero value is a lab named "lab" with three
@@ -49,6 +51,9 @@ type Options struct {
 	// AddressLifetime is how long a node's kernel keeps an address without its agent;
 	// 3 s by default, since tests wait for it. The agents' own default is 10 s.
 	AddressLifetime time.Duration
+	// Slowness is how many times slower than an ordinary machine this one is: the lab
+	// waits longer and looks less often. 1 by default.
+	Slowness int
 	// Race builds onelb's programs with the race detector.
 	Race bool
 	// Dir holds logs, certificates, kubeconfigs and etcd's data. It is emptied at
@@ -84,6 +89,9 @@ func (o Options) complete() (Options, error) {
 	if o.AddressLifetime == 0 {
 		o.AddressLifetime = 3 * time.Second
 	}
+	if o.Slowness == 0 {
+		o.Slowness = 1
+	}
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
@@ -103,8 +111,11 @@ func (o Options) complete() (Options, error) {
 	if o.Routers < 1 || o.Routers > maxRouters {
 		errs = append(errs, fmt.Errorf("%d routers: want 1 to %d", o.Routers, maxRouters))
 	}
-	if o.ProxyMode != NFTables && o.ProxyMode != IPTables {
-		errs = append(errs, fmt.Errorf("proxy mode %q: want %s or %s", o.ProxyMode, NFTables, IPTables))
+	if o.ProxyMode != NFTables && o.ProxyMode != IPTables && o.ProxyMode != IPVS {
+		errs = append(errs, fmt.Errorf("proxy mode %q: want %s, %s or %s", o.ProxyMode, NFTables, IPTables, IPVS))
+	}
+	if o.Slowness < 0 {
+		errs = append(errs, fmt.Errorf("slowness %d: want 1 or more", o.Slowness))
 	}
 	if !filepath.IsAbs(o.Dir) {
 		errs = append(errs, fmt.Errorf("directory %q: want an absolute path", o.Dir))

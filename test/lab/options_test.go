@@ -21,7 +21,8 @@ func TestOptions(t *testing.T) {
 		{"too many nodes", Options{Nodes: 81}, "nodes"},
 		{"negative", Options{Nodes: -1}, "nodes"},
 		{"too many routers", Options{Routers: 9}, "routers"},
-		{"ipvs", Options{ProxyMode: "ipvs"}, "proxy mode"},
+		{"userspace", Options{ProxyMode: "userspace"}, "proxy mode"},
+		{"fast", Options{Slowness: -1}, "slowness"},
 		{"relative", Options{Dir: "here"}, "directory"},
 	}
 	for _, tt := range tests {

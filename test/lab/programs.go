@@ -56,16 +56,23 @@ func (l *Lab) CCM() *proc.Unit { return l.ccm }
 // Agent is onelb-node on node i, from 1, nil without Options.Programs.
 func (l *Lab) Agent(i int) *proc.Unit { return l.nodes[i-1].agent }
 
+const podSource = "test/lab/cmd/labpod"
+
+var programSources = []string{"cmd/" + ccmProgram, "cmd/" + nodeProgram, "cmd/" + routerProgram, "cmd/" + ctlProgram}
+
+// Sources are the packages of the programs that a lab runs from this module, onelb's
+// own included.
+func Sources() []string { return append([]string{podSource}, programSources...) }
+
 // buildPrograms builds what the lab runs from this module.
 func (l *Lab) buildPrograms(ctx context.Context) error {
-	if err := kubebin.Programs(ctx, l.path("bin"), false, l.options.Progress, "test/lab/cmd/labpod"); err != nil {
+	if err := kubebin.Programs(ctx, l.path("bin"), false, l.options.Progress, podSource); err != nil {
 		return err
 	}
 	if !l.options.Programs {
 		return nil
 	}
-	return kubebin.Programs(ctx, l.path("bin"), l.options.Race, l.options.Progress,
-		"cmd/"+ccmProgram, "cmd/"+nodeProgram, "cmd/"+routerProgram, "cmd/"+ctlProgram)
+	return kubebin.Programs(ctx, l.path("bin"), l.options.Race, l.options.Progress, programSources...)
 }
 
 // program is the path of a program of this module.

@@ -15,10 +15,11 @@ import (
 // tools are the system programs that kube-proxy calls.
 type tools struct {
 	nft      debian.Program
-	iptables *debian.Program // in iptables mode
+	iptables *debian.Program // in iptables and IPVS mode
+	ipset    *debian.Program // in IPVS mode
 }
 
-// findTools finds nft, and iptables where the mode needs it.
+// findTools finds nft, and iptables and ipset where the mode needs them.
 func findTools(ctx context.Context, mode ProxyMode) (tools, error) {
 	cache, err := kubebin.CacheDir()
 	if err != nil {
@@ -28,8 +29,15 @@ func findTools(ctx context.Context, mode ProxyMode) (tools, error) {
 	if t.nft, err = debian.Find(ctx, cache, "nft", "nftables"); err != nil {
 		return tools{}, err
 	}
-	if mode != IPTables {
+	if mode == NFTables {
 		return t, nil
+	}
+	if mode == IPVS {
+		set, err := debian.Find(ctx, cache, "ipset", "ipset")
+		if err != nil {
+			return tools{}, err
+		}
+		t.ipset = &set
 	}
 	multi, err := debian.Find(ctx, cache, "xtables-nft-multi", "iptables")
 	if err != nil {
@@ -73,9 +81,14 @@ func (t tools) env() []string {
 	if t.iptables == nil {
 		return t.nft.Env()
 	}
-	p := debian.Program{
-		BinDirs: append(append([]string{}, t.iptables.BinDirs...), t.nft.BinDirs...),
-		LibDirs: append(append([]string{}, t.iptables.LibDirs...), t.nft.LibDirs...),
+	all := []debian.Program{*t.iptables, t.nft}
+	if t.ipset != nil {
+		all = append(all, *t.ipset)
+	}
+	var p debian.Program
+	for _, x := range all {
+		p.BinDirs = append(p.BinDirs, x.BinDirs...)
+		p.LibDirs = append(p.LibDirs, x.LibDirs...)
 	}
 	env := p.Env()
 	for _, lib := range t.iptables.LibDirs {

@@ -13,16 +13,25 @@ import (
 // ErrEnded is returned when a program ends while something waits for it.
 var ErrEnded = errors.New("program ended")
 
-// pollEvery is how often a wait looks again.
-const pollEvery = 25 * time.Millisecond
+const (
+	// startTimeout bounds the start of each part of the lab.
+	startTimeout = 90 * time.Second
+	// pollEvery is how often a wait looks again, and attemptTimeout how long a look
+	// may take.
+	pollEvery      = 25 * time.Millisecond
+	attemptTimeout = 5 * time.Second
+)
+
+// scaled is a time of an ordinary machine on this one.
+func (l *Lab) scaled(d time.Duration) time.Duration { return d * time.Duration(l.options.Slowness) }
 
 // wait calls f until it returns nil and fails, with f's latest error, when ctx
 // or startTimeout ends.
 func (l *Lab) wait(ctx context.Context, what string, units []*proc.Unit, f func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.scaled(startTimeout))
 	defer cancel()
 	for {
-		attempt, end := context.WithTimeout(ctx, 5*time.Second)
+		attempt, end := context.WithTimeout(ctx, l.scaled(attemptTimeout))
 		err := f(attempt)
 		end()
 		if err == nil {
@@ -36,7 +45,7 @@ func (l *Lab) wait(ctx context.Context, what string, units []*proc.Unit, f func(
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w; last: %w", what, ctx.Err(), err)
-		case <-time.After(pollEvery):
+		case <-time.After(l.scaled(pollEvery)):
 		}
 	}
 }

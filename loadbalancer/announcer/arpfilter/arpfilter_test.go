@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -114,6 +115,66 @@ func TestTable(t *testing.T) {
 	must(t, again.write(encode(State{Known: []netip.Addr{a}}), false))
 	if !has(rule, "elements = { 10.0.0.1 }")() || strings.Contains(listing(t, n), "10.0.0.2") {
 		t.Errorf("after a restart: %s", listing(t, n))
+	}
+}
+
+// Where the host has the addresses elsewhere, it answers for held ones only while
+// somebody says that he lives; not so where the address itself lapses.
+func TestHeldLapses(t *testing.T) {
+	n := namespace(t, "lapses")
+	var hung atomic.Bool
+	f := New(Options{Enter: n.Do, Release: time.Second, Alive: func() bool { return !hung.Load() }})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	a := netip.MustParseAddr("10.0.0.1")
+	state := State{Known: []netip.Addr{a}, Held: []Place{{a, 1}}, Elsewhere: true}
+	f.Set(state)
+	answers := func(want bool, element string) func() bool {
+		return func() bool {
+			text := listing(t, n)
+			return strings.Contains(text, "arp operation != @renewed drop") && strings.Contains(text, "elements = { request"+element+" }") == want
+		}
+	}
+	eventually(t, "it may answer", answers(true, " timeout 1s"))
+	hung.Store(true)
+	eventually(t, "a hung agent's places lapse", answers(false, " timeout 1s"))
+	hung.Store(false)
+	eventually(t, "and are back with it", answers(true, " timeout 1s"))
+	state.Elsewhere = false
+	f.Set(state)
+	eventually(t, "without kube-proxy's interface they stay", answers(true, ""))
+	state.Elsewhere = true
+	f.Set(state)
+	eventually(t, "they have to be renewed again", answers(true, " timeout 1s"))
+	cancel()
+	must(t, <-done)
+	eventually(t, "the places of an agent that is gone lapse", answers(false, " timeout 1s"))
+}
+
+// An agent that ends without addresses leaves no table, not even that of the one
+// before it; one that ends before it knows leaves it.
+func TestNothingIsLeft(t *testing.T) {
+	n := namespace(t, "left")
+	must(t, New(Options{Enter: n.Do}).write(encode(State{Known: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}), false))
+	for _, knows := range []bool{false, true} {
+		f := New(Options{Enter: n.Do, Failed: func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx) }()
+		if knows {
+			f.Set(State{})
+			eventually(t, "the addresses are gone", func() bool { return !strings.Contains(listing(t, n), "10.0.0.1") })
+		}
+		cancel()
+		must(t, <-done)
+		if got := listing(t, n); knows != (got == "") {
+			t.Errorf("the agent knows the state: %v; it left: %s", knows, got)
+		}
 	}
 }
 

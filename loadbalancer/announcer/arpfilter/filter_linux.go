@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/nftables"
 	"k8s.io/klog/v2"
 )
 
@@ -17,6 +18,8 @@ const (
 	renewInterval = 10 * time.Second
 	// lapseTime is longer than kubelet waits before it restarts a crashing agent.
 	lapseTime = 10 * time.Minute
+	// defaultRelease is time for a restart.
+	defaultRelease = 10 * time.Second
 )
 
 // Place is an address on the interface that holds it.
@@ -30,6 +33,9 @@ type State struct {
 	// Known are the addresses for which only held places answer.
 	Known []netip.Addr
 	Held  []Place
+	// Elsewhere: this host has known addresses on an interface of somebody else's,
+	// so that it would answer even after the held one has lapsed.
+	Elsewhere bool
 }
 
 // Options of New.
@@ -37,6 +43,12 @@ type Options struct {
 	// Enter runs a function in the network namespace to work in. Nil: the
 	// caller's.
 	Enter func(func() error) error
+	// Release is how long the host answers for held addresses without a renewal, if it
+	// has them elsewhere. It should not be less than their lifetime. Zero: 10 s.
+	Release time.Duration
+	// Alive says whether whoever calls Set does its work; if not, nothing is renewed
+	// that lets the host answer. Nil: it does.
+	Alive func() bool
 	// Failed is told about each attempt to write; nil for one that worked.
 	Failed func(error)
 }
@@ -52,13 +64,27 @@ type Filter struct {
 	written *elements // what the kernel has, nil if that is not known; used by Run
 }
 
-// elements are the sets' keys in the kernel's bytes, sorted.
-type elements struct{ known, held []string }
+// elements are the sets' keys in the kernel's bytes, sorted, and whether held ones
+// have to be renewed.
+type elements struct {
+	known, held []string
+	renewed     bool
+}
+
+func (e *elements) equal(x *elements) bool {
+	return slices.Equal(e.known, x.known) && slices.Equal(e.held, x.held) && e.renewed == x.renewed
+}
 
 // New returns a Filter that does nothing before Run.
 func New(o Options) *Filter {
 	if o.Enter == nil {
 		o.Enter = func(f func() error) error { return f() }
+	}
+	if o.Release == 0 {
+		o.Release = defaultRelease
+	}
+	if o.Alive == nil {
+		o.Alive = func() bool { return true }
 	}
 	if o.Failed == nil {
 		o.Failed = func(error) {}
@@ -70,7 +96,7 @@ func New(o Options) *Filter {
 func (f *Filter) Set(s State) {
 	want := encode(s)
 	f.mu.Lock()
-	same := f.want != nil && slices.Equal(f.want.known, want.known) && slices.Equal(f.want.held, want.held)
+	same := f.want != nil && f.want.equal(want)
 	f.want = want
 	f.mu.Unlock()
 	if same {
@@ -83,7 +109,7 @@ func (f *Filter) Set(s State) {
 }
 
 func encode(s State) *elements {
-	e := &elements{}
+	e := &elements{renewed: s.Elsewhere}
 	for _, a := range s.Known {
 		if a.Is4() {
 			e.known = append(e.known, string(a.AsSlice()))
@@ -102,23 +128,28 @@ func encode(s State) *elements {
 	return e
 }
 
-// Run writes until ctx is done, and leaves the table as it is then.
+// Run writes until ctx is done. It leaves the table as it is then, unless no address
+// is known: then it removes it.
 func (f *Filter) Run(ctx context.Context) error {
-	ticker := time.NewTicker(renewInterval)
-	defer ticker.Stop()
+	renewal := time.NewTimer(renewInterval)
+	defer renewal.Stop()
 	failing := ""
 	for {
 		renew := false
 		select {
 		case <-ctx.Done():
+			f.leave(ctx)
 			return nil
 		case <-f.changed:
-		case <-ticker.C:
+		case <-renewal.C:
 			renew = true
 		}
 		f.mu.Lock()
 		want := f.want
 		f.mu.Unlock()
+		if renew || f.written == nil || want != nil && want.renewed != f.written.renewed {
+			renewal.Reset(f.interval(want))
+		}
 		if want == nil {
 			continue
 		}
@@ -128,6 +159,35 @@ func (f *Filter) Run(ctx context.Context) error {
 			failing = text
 			klog.FromContext(ctx).Info("The ARP filter was written", "err", err)
 		}
+	}
+}
+
+// interval is the time between two renewals.
+func (f *Filter) interval(want *elements) time.Duration {
+	if want != nil && want.renewed {
+		return min(renewInterval, f.o.Release/3)
+	}
+	return renewInterval
+}
+
+// leave removes a table that has nothing to do. While there are addresses, nobody
+// knows whether another agent follows, and without the table all nodes would answer
+// for what kube-proxy in IPVS mode has given them.
+func (f *Filter) leave(ctx context.Context) {
+	f.mu.Lock()
+	want := f.want
+	f.mu.Unlock()
+	if want == nil || len(want.known)+len(want.held) > 0 {
+		return
+	}
+	err := f.transaction("remove", func(conn *nftables.Conn) error {
+		conn.AddTable(table) // so that the deletion cannot fail
+		conn.DelTable(table)
+		return nil
+	})
+	f.o.Failed(err)
+	if err != nil {
+		klog.FromContext(ctx).Info("The ARP filter is left behind", "err", err)
 	}
 }
 
@@ -141,7 +201,7 @@ func errorText(err error) string {
 // write makes the kernel equal to want: by what differs from what was written
 // last, or, if that fails or is not known, anew.
 func (f *Filter) write(want *elements, renew bool) error {
-	if f.written != nil && f.edit(f.written, want, renew) == nil {
+	if f.written != nil && f.written.renewed == want.renewed && f.edit(f.written, want, renew) == nil {
 		f.written = want
 		return nil
 	}

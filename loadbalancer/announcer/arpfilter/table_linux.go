@@ -26,13 +26,15 @@ var (
 )
 
 // sets as they are at the beginning of a transaction; their identifiers belong to it.
-type sets struct{ alive, known, held *nftables.Set }
+type sets struct{ alive, renewed, known, held *nftables.Set }
 
 func newSets() sets {
 	iface := nftables.TypeIFIndex
 	return sets{
 		alive: &nftables.Set{Table: table, Name: "alive", KeyType: nftables.TypeARPOp, HasTimeout: true},
-		known: &nftables.Set{Table: table, Name: "known", KeyType: nftables.TypeIPAddr},
+		// renewed has the same element while held places may answer.
+		renewed: &nftables.Set{Table: table, Name: "renewed", KeyType: nftables.TypeARPOp, HasTimeout: true},
+		known:   &nftables.Set{Table: table, Name: "known", KeyType: nftables.TypeIPAddr},
 		held: &nftables.Set{Table: table, Name: "held", Concatenation: true,
 			KeyType: nftables.MustConcatSetType(iface, nftables.TypeIPAddr)},
 	}
@@ -79,6 +81,14 @@ func (f *Filter) rebuild(want *elements) error {
 		if err := conn.AddSet(s.alive, []nftables.SetElement{{Key: request, Timeout: lapseTime}}); err != nil {
 			return err
 		}
+		// Without a timeout, an element stays.
+		answers := []nftables.SetElement{{Key: request}}
+		if want.renewed {
+			answers[0].Timeout = f.o.Release
+		}
+		if err := conn.AddSet(s.renewed, answers); err != nil {
+			return err
+		}
 		for set, keys := range map[*nftables.Set][]string{s.known: want.known, s.held: want.held} {
 			if err := conn.AddSet(set, nil); err != nil {
 				return err
@@ -92,7 +102,9 @@ func (f *Filter) rebuild(want *elements) error {
 			Name: "input", Table: table, Type: nftables.ChainTypeFilter, Policy: &accept,
 			Hooknum: nftables.ChainHookRef(0), Priority: nftables.ChainPriorityFilter, // NF_ARP_IN
 		})
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule(s)})
+		for _, exprs := range rules(s) {
+			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
+		}
 		return nil
 	})
 }
@@ -102,11 +114,12 @@ func (f *Filter) edit(from, to *elements, renew bool) error {
 	return f.transaction("change", func(conn *nftables.Conn) error {
 		s := newSets()
 		if renew {
-			alive := []nftables.SetElement{{Key: request, Timeout: lapseTime}}
-			if err := conn.SetDeleteElements(s.alive, alive); err != nil {
+			if err := renewElement(conn, s.alive, lapseTime); err != nil {
 				return err
 			}
-			if err := conn.SetAddElements(s.alive, alive); err != nil {
+		}
+		if renew && to.renewed && f.o.Alive() {
+			if err := renewElement(conn, s.renewed, f.o.Release); err != nil {
 				return err
 			}
 		}
@@ -125,6 +138,13 @@ func (f *Filter) edit(from, to *elements, renew bool) error {
 	})
 }
 
+// renewElement gives the element of a set its whole timeout again, also if it has
+// lapsed: it is added first so that the deletion cannot fail.
+func renewElement(conn *nftables.Conn, set *nftables.Set, timeout time.Duration) error {
+	element := []nftables.SetElement{{Key: request, Timeout: timeout}}
+	return errors.Join(conn.SetAddElements(set, element), conn.SetDeleteElements(set, element), conn.SetAddElements(set, element))
+}
+
 func inChunks(keys []string, write func([]nftables.SetElement) error) error {
 	for part := range slices.Chunk(keys, chunk) {
 		list := make([]nftables.SetElement, 0, len(part))
@@ -138,21 +158,31 @@ func inChunks(keys []string, write func([]nftables.SetElement) error) error {
 	return nil
 }
 
-// rule: arp operation @alive arp daddr ip @known iif . arp daddr ip != @held drop,
-// where daddr is the address that is asked for.
-func rule(s sets) []expr.Any {
+// rules, where daddr is the address that is asked for:
+//
+//	arp operation @alive arp daddr ip @known iif . arp daddr ip != @held drop
+//	arp operation @alive arp daddr ip @known arp operation != @renewed drop
+func rules(s sets) [][]expr.Any {
 	const operation, target = 6, 24
+	asks := func(set *nftables.Set, not bool) []expr.Any {
+		return []expr.Any{
+			&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: operation, Len: 2},
+			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set.Name, SetID: set.ID, Invert: not},
+		}
+	}
 	address := func(register uint32) expr.Any {
 		return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: target, Len: 4}
 	}
-	return []expr.Any{
-		&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: operation, Len: 2},
-		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.alive.Name, SetID: s.alive.ID},
-		address(unix.NFT_REG_1),
-		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.known.Name, SetID: s.known.ID},
+	known := append(asks(s.alive, false), address(unix.NFT_REG_1),
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.known.Name, SetID: s.known.ID})
+	notHeld := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: unix.NFT_REG_1},
 		address(unix.NFT_REG32_01),
 		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.held.Name, SetID: s.held.ID, Invert: true},
-		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+	drop := []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	return [][]expr.Any{
+		slices.Concat(known, notHeld, drop),
+		slices.Concat(known, asks(s.renewed, true), drop),
 	}
 }

@@ -139,11 +139,15 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		Name: "onelb_node_arp_filter_failures_total",
 		Help: "Failed attempts to write the nftables table arp onelb. Without it, other interfaces of this node may answer ARP for the addresses, and with kube-proxy in IPVS mode other nodes."})
 	a.registry.MustRegister(failures)
-	filter := arpfilter.New(arpfilter.Options{Enter: a.o.Enter, Failed: func(err error) {
-		if err != nil {
-			failures.Inc()
-		}
-	}})
+	filter := arpfilter.New(arpfilter.Options{
+		Enter: a.o.Enter, Release: max(announcer.RestartLifetime, 3*a.o.AddressLifetime),
+		Alive: func() bool { return alive(engine, a.o.AddressLifetime) == nil },
+		Failed: func(err error) {
+			if err != nil {
+				failures.Inc()
+			}
+		},
+	})
 	engine, err = announcer.New(announcer.Options{
 		Node: a.o.NodeName, Lifetime: a.o.AddressLifetime, Even: a.o.Even, Kernel: table, Wire: w, Filter: filter, Group: group,
 		Changed: group.Changed(), Reporter: reporter, Memory: state, Metrics: metrics,

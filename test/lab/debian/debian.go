@@ -50,14 +50,26 @@ func Find(ctx context.Context, cache, name, pkg string) (Program, error) {
 			return Program{Path: path, BinDirs: []string{dir}}, nil
 		}
 	}
-	root := filepath.Join(cache, "debian", pkg)
-	if p, err := unpacked(root, name); err == nil {
+	if p, err := unpacked(packageRoot(cache, pkg), name); err == nil {
 		return p, nil
 	}
-	if err := fetch(ctx, root, pkg); err != nil {
+	root, err := Unpack(ctx, cache, pkg)
+	if err != nil {
 		return Program{}, fmt.Errorf("%s is not on this machine and its package cannot be fetched (install %s): %w", name, pkg, err)
 	}
 	return unpacked(root, name)
+}
+
+func packageRoot(cache, pkg string) string { return filepath.Join(cache, "debian", pkg) }
+
+// Unpack returns the directory below cache with the files of a Debian package and
+// of those it needs and the system has not. They are fetched once.
+func Unpack(ctx context.Context, cache, pkg string) (root string, err error) {
+	root = packageRoot(cache, pkg)
+	if _, err := os.Stat(root); err == nil {
+		return root, nil
+	}
+	return root, fetch(ctx, root, pkg)
 }
 
 // unpacked looks for the program below an unpacked root.

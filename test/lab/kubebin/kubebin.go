@@ -31,8 +31,17 @@ const KubeVersion = "v1.37.1"
 // kubePrograms are the names the combined binary answers to.
 var kubePrograms = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"}
 
+// Names are the names of the programs that Build makes, all of them links to its
+// file kube.
+func Names() []string { return slices.Clone(kubePrograms) }
+
 // keepKeys is how many builds are kept: the one in use and one to go back to.
 const keepKeys = 2
+
+// BuiltVariable is the environment variable that names a directory in which
+// everything has been built before, for machines without the sources: Kubernetes in
+// kube and onelb's programs in bin.
+const BuiltVariable = "ONELB_BUILT"
 
 // CacheDir is where built and fetched things are kept between runs.
 func CacheDir() (string, error) {
@@ -47,6 +56,9 @@ func CacheDir() (string, error) {
 // kube-controller-manager, kube-proxy and kubectl. The first build takes about
 // twelve minutes on two cores; how far it is goes to progress.
 func Build(ctx context.Context, progress io.Writer) (dir string, err error) {
+	if built := os.Getenv(BuiltVariable); built != "" {
+		return filepath.Join(built, "kube"), nil
+	}
 	root, err := ModuleRoot()
 	if err != nil {
 		return "", err

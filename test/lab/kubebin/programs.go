@@ -22,6 +22,9 @@ var ErrNoProgram = errors.New("no such program in this module")
 // `go test` and `go run` have compiled already serve again, which on two cores
 // saves minutes at the first run.
 func Programs(ctx context.Context, dir string, race bool, progress io.Writer, packages ...string) error {
+	if built := os.Getenv(BuiltVariable); built != "" {
+		return placeAll(filepath.Join(built, "bin"), dir, packages)
+	}
 	root, err := ModuleRoot()
 	if err != nil {
 		return err
@@ -60,11 +63,16 @@ func Programs(ctx context.Context, dir string, race bool, progress io.Writer, pa
 	if err != nil {
 		return fmt.Errorf("build %v: %w", packages, err)
 	}
+	return placeAll(output, dir, packages)
+}
+
+// placeAll puts the packages' programs into dir.
+func placeAll(from, dir string, packages []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for _, p := range packages {
-		if err := place(filepath.Join(output, path.Base(p)), filepath.Join(dir, path.Base(p))); err != nil {
+		if err := place(filepath.Join(from, path.Base(p)), filepath.Join(dir, path.Base(p))); err != nil {
 			return fmt.Errorf("place %s: %w", p, err)
 		}
 	}
