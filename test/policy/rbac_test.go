@@ -112,7 +112,7 @@ func TestBindingsAreToOurAccountsOnly(t *testing.T) {
 	for _, b := range all[*rbacv1.RoleBinding](t) {
 		bindings = append(bindings, binding{b.Namespace + "/" + b.Name, b.RoleRef, b.Subjects})
 	}
-	ours := []string{"ClusterRole onelb:cloud-controller-manager", "ClusterRole onelb:node", "Role cloud-controller-manager"}
+	ours := []string{"ClusterRole onelb:cloud-controller-manager", "ClusterRole onelb:node", "Role cloud-controller-manager", "Role onelb-node"}
 	for _, b := range bindings {
 		role := b.ref.Kind + " " + b.ref.Name
 		if !slices.Contains(ours, role) && !slices.Contains(builtin, role) {
@@ -126,7 +126,7 @@ func TestBindingsAreToOurAccountsOnly(t *testing.T) {
 			if s.Kind != rbacv1.ServiceAccountKind || s.Namespace != "onelb-system" || !account {
 				t.Errorf("%s binds %s %s/%s, which is not one of our service accounts", b.name, s.Kind, s.Namespace, s.Name)
 			}
-			if s.Name == "onelb-node" && role != "ClusterRole onelb:node" {
+			if s.Name == "onelb-node" && role != "ClusterRole onelb:node" && role != "Role onelb-node" {
 				t.Errorf("%s gives the node agent %s: its token is on every node", b.name, role)
 			}
 		}
