@@ -104,13 +104,14 @@ func (e *Engine) controlled(a netip.Addr, now time.Time) bool {
 	return false
 }
 
-// answer takes in an answer of a live node.
-func (c *control) answer(a netip.Addr, mac net.HardwareAddr, now time.Time) {
+// answer takes in an answer of a live node. It came after read, when this agent looked
+// last: what it had to wait for a processor is not the link's fault.
+func (c *control) answer(a netip.Addr, mac net.HardwareAddr, read, now time.Time) {
 	if !c.targets[a] {
 		return
 	}
 	if c.heard.IsZero() {
-		c.took = now.Sub(c.began)
+		c.took = max(0, read.Sub(c.began))
 	}
 	c.heard, c.each[a], c.macs[a] = now, now, mac
 }

@@ -107,3 +107,27 @@ func TestReachesMostNodes(t *testing.T) {
 		})
 	}
 }
+
+// That this agent reads the answers of live nodes late, since it waits for a processor,
+// does not make its link a slow one.
+func TestLateReaderIsNoSlowLink(t *testing.T) {
+	third := netip.MustParseAddr("10.77.0.13")
+	bubble(t, func(w *world) {
+		w.members = live("me", "other", "third")
+		w.news = []member.Claim{{Address: vip4, Node: "other", Epoch: 5}}
+		w.on = func(on int, a netip.Addr) {
+			if a == third {
+				w.slow = 0
+				w.Sighted(wire.Sighting{Address: third, MAC: stranger, Index: on})
+			}
+		}
+	}, func(w *world) {
+		c := three()
+		c.Nodes[2].Addresses, c.Nodes[2].Excluded = []netip.Addr{third}, true // this node is the only candidate
+		w.SetCluster(c)
+		after(20 * time.Second)
+		w.set(func() { w.members, w.slow = live("me", "third"), 200*time.Millisecond })
+		after(800 * time.Millisecond)
+		expect(t, w, true, "after a stall of 400 ms")
+	})
+}

@@ -145,6 +145,7 @@ type Engine struct {
 	conversing bool                    // addresses are asked for
 	asked      []*entry                // in this step
 	taking     []taking                // in this step
+	read       time.Time               // when the inbox was emptied last
 	urgent     bool                    // something that was heard wants a step now
 }
 

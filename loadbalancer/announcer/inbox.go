@@ -77,5 +77,6 @@ func (e *Engine) hear(now time.Time) bool {
 	if lost {
 		e.missed()
 	}
+	e.read = now
 	return e.dirty || e.heldDirty || e.urgent
 }

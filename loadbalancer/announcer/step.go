@@ -271,7 +271,7 @@ func (e *Engine) announce(n *entry, now time.Time) time.Time {
 // sight takes in a claim of another host.
 func (e *Engine) sight(s wire.Sighting, now time.Time) {
 	if c := e.controls[s.Index]; c != nil {
-		c.answer(s.Address, s.MAC, now)
+		c.answer(s.Address, s.MAC, e.read, now)
 	}
 	n := e.entries[s.Address]
 	if n == nil && !e.controlled(s.Address, now) {

@@ -143,7 +143,10 @@ func (w *world) Ask(on addr.Interface, a netip.Addr, to net.HardwareAddr) error 
 	if w.peer != nil {
 		w.peer.question(w.mac(), a, to)
 	}
-	time.Sleep(w.slow)
+	w.mu.Lock()
+	slow := w.slow
+	w.mu.Unlock()
+	time.Sleep(slow)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.on != nil {
