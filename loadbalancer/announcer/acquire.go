@@ -87,10 +87,13 @@ func (e *Engine) acquired(n *entry, now time.Time) {
 		e.o.Metrics.duration.Observe(time.Since(n.free).Seconds())
 	}
 	reason := e.reason(n)
+	// Who relieves a live holder does not stand in for it: while that one's claim
+	// counted, too, each of them would let go when it hears the other.
+	standIn := !n.handOver && e.standsIn(n, now)
 	// Not to be relieved until the next evaluation says so: the old holder may
 	// still be heard.
 	n.ask, n.failed, n.free, n.handOver = nil, "", time.Time{}, false
-	c := e.claims(n, now)
+	c := e.claim(n, standIn)
 	n.hold.epoch, n.hold.standIn = c.Epoch, c.StandIn
 	e.heldDirty, e.dirty, e.moved = true, true, now
 	e.logger.Info("Took an address", "address", n.address, "interface", n.hold.on.Name, "reason", reason, "epoch", n.hold.epoch, "standIn", n.hold.standIn, "silence", silence)

@@ -48,8 +48,10 @@ func (e *Engine) believe(n *entry, c member.Claim) {
 
 // claims makes and spreads a claim above all others that are known. It lasts,
 // unless this node stands in for one that it cannot reach.
-func (e *Engine) claims(n *entry, now time.Time) member.Claim {
-	c := member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.highest() + 1, StandIn: e.standsIn(n, now)}
+func (e *Engine) claims(n *entry, now time.Time) member.Claim { return e.claim(n, e.standsIn(n, now)) }
+
+func (e *Engine) claim(n *entry, standIn bool) member.Claim {
+	c := member.Claim{Address: n.address, Node: e.o.Node, Epoch: n.highest() + 1, StandIn: standIn}
 	e.believe(n, c)
 	return c
 }

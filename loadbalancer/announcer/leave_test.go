@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/onelb/onelb/loadbalancer/announcer"
 	"github.com/onelb/onelb/loadbalancer/announcer/wire"
 )
 
@@ -53,6 +54,22 @@ func TestHandsOverBeforeItLeaves(t *testing.T) {
 		w.stop()
 		after(life)
 		expect(t, w, true, "it is left to the kernel")
+	})
+}
+
+// Who relieves a live holder has a lasting claim, however short it has been there: the
+// holder's would count beside that of a stand-in, and it would be relieved in turn.
+func TestRelievesForGood(t *testing.T) {
+	bubble(t, func(w *world) { w.members = live("me", "other"); w.members[1].Unwell = true }, func(w *world) {
+		w.SetCluster(wanted(theirs))
+		after(announcer.HandOverDelay + time.Millisecond)
+		expect(t, w, true, "the holder says that it is unwell")
+		if c := w.lastClaim(); c.StandIn || c.Node != "me" || c.Epoch != 6 {
+			t.Errorf("claimed %+v", c)
+		}
+		w.Sighted(wire.Sighting{Address: vip4, MAC: stranger, Index: eth.Index}) // the holder's last answer
+		after(time.Second)
+		expect(t, w, true, "the holder answers once more")
 	})
 }
 
