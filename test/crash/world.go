@@ -94,7 +94,7 @@ func newWorld(ctx context.Context, o Options, seed uint64) (w *world, err error)
 }
 
 // newSim makes OpenNebula: one network with ranges of each family, one with pairs,
-// and one in which single addresses are held, ours beside those of others.
+// and one of our own, since holds in it need MANAGE, in which others hold addresses too.
 func (w *world) newSim() (err error) {
 	if w.sim, err = onesim.New(onesim.Options{Delays: onesim.MeasuredDelays}); err != nil {
 		return err
@@ -111,7 +111,7 @@ VN_MAD="dummy"
 BRIDGE="br-private"
 AR=[TYPE="IP4_6_STATIC",IP="10.20.0.0",IP6="fd00:20::100",PREFIX_LENGTH="64",SIZE="200"]
 `)
-	w.open, err = w.sim.AddVNet("", `NAME="open"
+	w.open, err = w.sim.AddVNet(oneUser, `NAME="open"
 VN_MAD="dummy"
 BRIDGE="br-open"
 AR=[TYPE="IP4",IP="198.51.100.0",SIZE="100"]
