@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(labtest.Run(m, lab.Options{
 		Name: "ipvs", Programs: true, ProxyMode: lab.IPVS,
-		AddressLifetime: 10 * time.Second, Slowness: 10,
+		AddressLifetime: 10 * time.Second, Slowness: 10, Progress: os.Stdout,
 	}))
 }
 
