@@ -13,15 +13,19 @@ const ipvsInterface = "kube-ipvs0"
 
 // filter lets the kernel answer ARP for a held address on its interface alone. For
 // an address that this node does not hold there is nothing to keep silent about,
-// unless kube-proxy has put it there.
+// unless kube-proxy has put it there, or will. One that is in no list any more is
+// ours until kube-proxy has taken it off.
 func (e *Engine) filter() {
-	ipvs := slices.ContainsFunc(e.interfaces, func(i addr.Interface) bool { return i.Name == ipvsInterface })
-	s := arpfilter.State{Elsewhere: ipvs}
+	at := slices.IndexFunc(e.interfaces, func(i addr.Interface) bool { return i.Name == ipvsInterface })
+	elsewhere := func(n *entry) bool {
+		return at >= 0 && n.known && (n.keep.IsZero() || e.interfaces[at].Has(n.address))
+	}
+	s := arpfilter.State{Elsewhere: at >= 0}
 	for _, n := range e.entries {
 		if n.hold != nil {
 			s.Held = append(s.Held, arpfilter.Place{Address: n.address, Index: n.hold.on.Index})
 		}
-		if n.hold != nil || ipvs && n.known {
+		if n.hold != nil || elsewhere(n) {
 			s.Known = append(s.Known, n.address)
 		}
 	}

@@ -21,7 +21,7 @@ func TestFilterIsTold(t *testing.T) {
 		return w.filter
 	}
 	for _, ipvs := range []bool{false, true} {
-		bubble(t, func(w *world) { w.ipvs, w.answerer = ipvs, stranger }, func(w *world) {
+		bubble(t, func(w *world) { w.ipvs, w.ipvsOwn, w.answerer = ipvs, []netip.Addr{vip4}, stranger }, func(w *world) {
 			w.SetCluster(wanted())
 			after(time.Second)
 			if s := told(w); slices.Contains(s.Known, vip4) != ipvs || len(s.Held) != 0 {
@@ -34,7 +34,12 @@ func TestFilterIsTold(t *testing.T) {
 			}
 			w.SetCluster(&announcer.Cluster{Nodes: wanted().Nodes})
 			after(10 * time.Second)
-			if s := told(w); len(s.Held) != 0 || !ipvs && len(s.Known) != 0 {
+			if s := told(w); len(s.Held) != 0 || slices.Contains(s.Known, vip4) != ipvs || s.Elsewhere != ipvs {
+				t.Errorf("kube-ipvs0 %v, gone, but not from there: %+v", ipvs, s)
+			}
+			w.set(func() { w.ipvsOwn = nil })
+			after(10 * time.Second)
+			if s := told(w); len(s.Held) != 0 || len(s.Known) != 0 {
 				t.Errorf("kube-ipvs0 %v, gone: %+v", ipvs, s)
 			}
 		})

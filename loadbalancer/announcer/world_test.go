@@ -51,6 +51,7 @@ type world struct {
 	slow      time.Duration      // a question takes so long
 	peer      *world             // another one on the same wire
 	ipvs      bool               // kube-proxy's interface is there
+	ipvsOwn   []netip.Addr       // what is on it
 }
 
 var (
@@ -66,7 +67,7 @@ func (w *world) Interfaces() ([]addr.Interface, error) {
 	i := eth
 	i.Up = w.up
 	if w.ipvs {
-		return []addr.Interface{i, {Name: "kube-ipvs0", Index: 9, Own: []netip.Addr{vip4}}}, nil
+		return []addr.Interface{i, {Name: "kube-ipvs0", Index: 9, Own: w.ipvsOwn}}, nil
 	}
 	return []addr.Interface{i}, nil
 }
