@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -26,8 +27,13 @@ import (
 	"github.com/onelb/onelb/loadbalancer/announcer/ndp"
 )
 
-// sendDeadline bounds one frame; a socket whose queue stays full is broken.
-const sendDeadline = 100 * time.Millisecond
+// sendDeadline bounds one attempt to send a frame; a socket whose queue stays full is
+// broken. It may also pass before the kernel was asked at all, while this agent waits
+// for a processor: hence more than one attempt.
+const (
+	sendDeadline = 100 * time.Millisecond
+	sendAttempts = 3
+)
 
 // ErrClosed is returned after Run has ended.
 var ErrClosed = errors.New("wire is closed")
@@ -146,12 +152,17 @@ func (w *Wire) send(on addr.Interface, a netip.Addr, frame []byte) error {
 	if err != nil {
 		return err
 	}
-	_ = c.conn.SetWriteDeadline(time.Now().Add(sendDeadline))
-	if _, err := c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
-		w.drop(c)
-		return fmt.Errorf("send on %s for %s: %w", on.Name, a, err)
+	for attempt := 1; ; attempt++ {
+		_ = c.conn.SetWriteDeadline(time.Now().Add(sendDeadline))
+		_, err := c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+		if err == nil {
+			return nil
+		}
+		if attempt == sendAttempts || !errors.Is(err, os.ErrDeadlineExceeded) {
+			w.drop(c)
+			return fmt.Errorf("send on %s for %s: %w", on.Name, a, err)
+		}
 	}
-	return nil
 }
 
 func (w *Wire) conn(on addr.Interface, v6 bool) (*port, error) {
