@@ -9,9 +9,10 @@ import (
 )
 
 // Reconnect makes all that reads from the API server find it again soon after it
-// was away, and events give way to what Services wait for. Call it before anything was made of the configuration. What the
-// library has made by then are its watches, which are replaced, and the client of
-// leader election and events, which has deadlines of its own.
+// was away, and events give way to what Services wait for. Call it before anything
+// was made of the configuration. What the library has made by then are its watches,
+// which are replaced, and the client of leader election and events, which has
+// deadlines of its own.
 func Reconnect(c *config.CompletedConfig) {
 	reconnect.Configure(c.Kubeconfig) // the client builder has this very object
 	courtesy.Configure(c.Kubeconfig)

@@ -3,6 +3,7 @@ package courtesy
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -22,9 +23,11 @@ const (
 	// mostWaiting bounds the memory: with as many, events are sent as they come.
 	mostWaiting = 20_000
 
-	poll     = 10 * time.Millisecond
-	attempts = 3
-	between  = time.Second
+	poll = 10 * time.Millisecond
+	// attempts and between are those of client-go, which has its answer already and
+	// so does not try again itself.
+	attempts = 12
+	between  = 10 * time.Second
 	deadline = 30 * time.Second // of one attempt
 )
 
@@ -163,7 +166,8 @@ func (q *queue) first() (e event, due, more bool) {
 	return e, true, true
 }
 
-// send tries a few times. An answer, whatever it says, is the end: an event that is
+// send tries for two minutes. An answer is the end, unless it says that the API server
+// is too busy or unwell: an event that is refused is refused again, and one that is
 // there already was sent by an attempt whose answer was lost.
 func (e event) send() {
 	for attempt := 1; ; attempt++ {
@@ -172,7 +176,7 @@ func (e event) send() {
 			return
 		}
 		if attempt == attempts {
-			klog.ErrorS(err, "Cannot write an event; it is lost", "path", e.r.URL.Path)
+			klog.ErrorS(err, "Cannot write an event, which is lost", "path", e.r.URL.Path)
 			return
 		}
 		<-time.After(between)
@@ -187,11 +191,15 @@ func (e event) try() error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode >= http.StatusBadRequest && resp.StatusCode != http.StatusConflict {
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	switch {
+	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= http.StatusInternalServerError:
+		return fmt.Errorf("the API server answers %d", resp.StatusCode)
+	case resp.StatusCode >= http.StatusBadRequest && resp.StatusCode != http.StatusConflict:
 		klog.ErrorS(nil, "An event was refused", "path", e.r.URL.Path, "status", resp.Status)
 	}
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.Body.Close()
+	return nil
 }
 
 func (e event) request(ctx context.Context) *http.Request {

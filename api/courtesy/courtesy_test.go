@@ -25,6 +25,7 @@ type server struct {
 	got   []string
 	at    []time.Time
 	fails int // of the next requests
+	with  int // what failed ones are answered; 0: there is no answer
 }
 
 func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -43,6 +44,9 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer s.mu.Unlock()
 	if s.fails > 0 {
 		s.fails--
+		if s.with != 0 {
+			return &http.Response{StatusCode: s.with, Body: io.NopCloser(strings.NewReader("{}"))}, nil
+		}
 		return nil, errors.New("away")
 	}
 	s.got, s.at = append(s.got, r.Method+" "+r.URL.Path+body), append(s.at, time.Now())
@@ -148,21 +152,39 @@ func TestOnlyEventsWait(t *testing.T) {
 }
 
 func TestEventsAreTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, s := newClient(t)
-		s.fails = attempts - 1
-		c.do("POST", events, "1")
-		time.Sleep(time.Minute)
-		s.mu.Lock()
-		s.fails = attempts
-		s.mu.Unlock()
-		c.do("POST", events, "2") // lost
-		c.do("POST", events, "3")
-		time.Sleep(time.Minute)
-		if got := s.list(); !slices.Equal(got, []string{"POST " + events + " 1", "POST " + events + " 3"}) {
-			t.Error(got)
-		}
-	})
+	for _, with := range []int{0, http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := newClient(t)
+			s.fails, s.with = attempts-1, with
+			c.do("POST", events, "1")
+			time.Sleep(attempts * between)
+			s.mu.Lock()
+			s.fails = attempts
+			s.mu.Unlock()
+			c.do("POST", events, "2") // lost
+			c.do("POST", events, "3")
+			time.Sleep(attempts * between)
+			if got := s.list(); !slices.Equal(got, []string{"POST " + events + " 1", "POST " + events + " 3"}) {
+				t.Errorf("answers of %d: %v", with, got)
+			}
+		})
+	}
+}
+
+// What is refused is refused again: it keeps the others waiting for nothing.
+func TestRefusedEventsAreNotTriedAgain(t *testing.T) {
+	for _, with := range []int{http.StatusForbidden, http.StatusConflict} {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := newClient(t)
+			s.fails, s.with = 1, with
+			c.do("POST", events, "1")
+			c.do("POST", events, "2")
+			time.Sleep(calm + 5*poll)
+			if got := s.list(); !slices.Equal(got, []string{"POST " + events + " 2"}) {
+				t.Errorf("after an answer of %d: %v", with, got)
+			}
+		})
+	}
 }
 
 func TestTooManyAreSentAsTheyCome(t *testing.T) {

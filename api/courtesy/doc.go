@@ -7,6 +7,6 @@
 // sent one after the other, in their order.
 //
 // Who creates an event gets the answer of success at once. One that cannot be sent
-// is tried again a few times; with the process, those that wait are lost, as those
+// is tried again for two minutes, as client-go would; with the process, those that wait are lost, as those
 // in client-go's own queue are.
 package courtesy

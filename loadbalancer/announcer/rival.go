@@ -55,10 +55,11 @@ func (e *Engine) yielded(n *entry, now time.Time) bool {
 	return waits
 }
 
-// yields reports whether this node waits for the other one. It does so once if it has that one before itself. Where they see the
-// other nodes differently, each might have the other one before itself; the second
-// time the order alone counts that is the same everywhere. It never waits a third
-// time: the other one cannot take the address, or would have.
+// yields reports whether this node waits for the other one. It does so once if it has
+// that one before itself. Where they see the other nodes differently, each might have
+// the other one before itself; the second time the order alone counts that is the same
+// everywhere. It never waits a third time: the other one cannot take the address, or
+// would have.
 func (e *Engine) yields(n *entry, name string, before int) bool {
 	v := View{Self: e.o.Node, Peers: slices.Clone(e.peers)}
 	i, found := slices.BinarySearchFunc(v.Peers, name, func(p Peer, s string) int { return cmp.Compare(p.Name, s) })

@@ -47,8 +47,15 @@ func (p *packets) read() {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil || n == 0:
-			continue // an ICMP error of an earlier datagram
+		case err != nil:
+			select { // whatever it is, it may go on
+			case <-time.After(acceptPause):
+				continue
+			case <-p.closed:
+				return
+			}
+		case n == 0:
+			continue
 		}
 		own := make([]byte, n)
 		copy(own, buffer)

@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// acceptPause follows a connection that could not be accepted: for want of
-// descriptors, most likely.
+// acceptPause follows a connection that could not be accepted, for want of
+// descriptors, most likely, or a datagram that could not be read.
 const acceptPause = 50 * time.Millisecond
 
 // transport is memberlist's way to the other agents: UDP and TCP on one address. It
