@@ -16,16 +16,24 @@ const leavePoll = 10 * time.Millisecond
 // the kernel. It is for an agent that ends for good; one that restarts hands nothing over.
 func (e *Engine) HandOver(ctx context.Context) {
 	e.leaving.Store(true)
+	began := time.Now()
 	e.nudge()
 	ticker := time.NewTicker(leavePoll)
 	defer ticker.Stop()
-	for e.holds.Load() > 0 {
+	// What was taken in a step that is under way is not counted before its end.
+	for !e.steppedSince(began) || e.holds.Load() > 0 {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
 	}
+}
+
+// steppedSince tells whether a whole step has begun and ended after t.
+func (e *Engine) steppedSince(t time.Time) bool {
+	stepped := e.stepped.Load()
+	return stepped != nil && stepped.After(t)
 }
 
 // leave makes the addresses outlast a restart.
