@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -38,10 +39,20 @@ type manager struct {
 	*ipam.Manager
 	t     *testing.T
 	store *virtualip.Store
+	stop  func() // once or more often
+
+	mu     sync.Mutex
+	events []ipam.Event
 }
 
 // manage runs IPAM with these pools until the test ends.
 func manage(w *world, c *one.Client, pools ...ipam.PoolSpec) *manager {
+	w.t.Helper()
+	return manageWith(w, c, nil, pools...)
+}
+
+// manageWith is manage with other options.
+func manageWith(w *world, c *one.Client, change func(*ipam.Options), pools ...ipam.PoolSpec) *manager {
 	w.t.Helper()
 	m := &manager{t: w.t}
 	api := fake.New()
@@ -51,17 +62,22 @@ func manage(w *world, c *one.Client, pools ...ipam.PoolSpec) *manager {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	m.Manager, err = ipam.New(ipam.Options{
+	o := ipam.Options{
 		Networks: c, Records: m.store, Claims: m.store, Inventory: c, Cluster: w.prefix, Identity: "uid",
-		OwnersDelay: 50 * time.Millisecond, Fence: patience / 2,
-	})
+		OwnersDelay: 50 * time.Millisecond, Fence: patience / 2, OnEvent: m.note,
+	}
+	if change != nil {
+		change(&o)
+	}
+	m.Manager, err = ipam.New(o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { informer.RunWithContext(ctx) })
-	w.t.Cleanup(func() { cancel(); wg.Wait() })
+	m.stop = func() { cancel(); wg.Wait() }
+	w.t.Cleanup(m.stop)
 	m.wait("the store is empty and synced", m.store.HasSynced)
 	m.SetPools(pools)
 	wg.Go(func() {
@@ -70,6 +86,19 @@ func manage(w *world, c *one.Client, pools ...ipam.PoolSpec) *manager {
 		}
 	})
 	return m
+}
+
+func (m *manager) note(e ipam.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.events = append(m.events, e)
+}
+
+// told reports whether there was an event of this reason.
+func (m *manager) told(reason string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.events, func(e ipam.Event) bool { return e.Reason == reason })
 }
 
 func (m *manager) wait(what string, done func() bool) {
@@ -81,6 +110,10 @@ func (m *manager) wait(what string, done func() bool) {
 	}
 }
 
+func detail() virtualip.Detail {
+	return virtualip.Detail{Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster}
+}
+
 // give allocates an address for a Service and waits until OpenNebula has its hold.
 func (m *manager) give(pool string, f ipam.Family, service string) netip.Addr {
 	m.t.Helper()
@@ -88,7 +121,7 @@ func (m *manager) give(pool string, f ipam.Family, service string) netip.Addr {
 	defer cancel()
 	rec, err := m.Allocate(ctx, ipam.Request{
 		Pool: pool, Family: f, Owner: ipam.Owner{Namespace: "default", Name: service, UID: service},
-		Detail: virtualip.Detail{Role: v1alpha1.RoleL2, TrafficPolicy: v1alpha1.TrafficPolicyCluster},
+		Detail: detail(),
 	})
 	if err != nil {
 		m.t.Fatal(err)
