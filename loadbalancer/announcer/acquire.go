@@ -42,7 +42,10 @@ func (e *Engine) acquireAll(now time.Time) {
 // address.
 func (e *Engine) overtaken(t taking) bool {
 	n := t.entry
-	gone := !n.handOver && (n.ask == nil || n.ask.sent == 0 || e.yielded(n, time.Now()))
+	gone := n.retry.After(time.Now())
+	if !n.handOver {
+		gone = n.ask == nil || n.ask.sent == 0 || e.yielded(n, time.Now())
+	}
 	e.urgent = e.urgent || gone // it is asked for again, sooner or later
 	return gone
 }

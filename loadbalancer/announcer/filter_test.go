@@ -109,12 +109,12 @@ func TestOnlyTheHolderAnswers(t *testing.T) {
 
 	var agents []*agent
 	for _, h := range hosts {
-		agents = append(agents, h.start(nil, 2*time.Second))
+		agents = append(agents, h.start(nil, lasting))
 	}
 	set(agents, cluster(hosts, vip4, vip6))
 	answers := func(x netip.Addr) map[string]bool {
 		w := client.watch(x)
-		time.Sleep(500 * time.Millisecond)
+		w.more(t)
 		w.stop()
 		return w.macs()
 	}
@@ -155,7 +155,7 @@ func TestHolderEndsWhereAllHaveTheAddress(t *testing.T) {
 	var agents []*agent
 	for _, h := range hosts {
 		h.ipvs(vip4)
-		agents = append(agents, h.start(nil, 2*time.Second))
+		agents = append(agents, h.start(nil, 5*time.Second))
 	}
 	client := l.host()
 	set(agents, cluster(hosts, vip4))
@@ -170,8 +170,7 @@ func TestHolderEndsWhereAllHaveTheAddress(t *testing.T) {
 	eventually(t, "the other node takes it", func() bool { return next.has(vip4) && !ended.has(vip4) })
 	w.stop()
 	w = client.watch(vip4)
-	eventually(t, "it answers", func() bool { return len(w.macs()) > 0 })
-	time.Sleep(500 * time.Millisecond)
+	w.more(t)
 	w.stop()
 	if got := w.macs(); len(got) != 1 || !got[interfaceOf(t, next.host).MAC.String()] {
 		t.Errorf("%v answer, want %s alone", got, next.name)

@@ -3,6 +3,7 @@ package announcer_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -49,7 +50,7 @@ func must(t *testing.T, err error) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)
@@ -164,15 +165,49 @@ func (h *host) has(a netip.Addr) bool {
 // all are the addresses that the host's kernel has from an agent.
 func (h *host) all() (out []netip.Addr) {
 	h.lan.t.Helper()
-	table, err := addr.Open(addr.Options{Enter: h.Do})
-	must(h.lan.t, err)
-	defer func() { _ = table.Close() }()
-	ours, err := table.Ours(func(netip.Addr) bool { return false })
-	must(h.lan.t, err)
-	for _, e := range ours {
+	for _, e := range h.ours() {
 		out = append(out, e.Address)
 	}
 	return out
+}
+
+func (h *host) ours() (ours []addr.Entry) {
+	h.lan.t.Helper()
+	table, err := addr.Open(addr.Options{Enter: h.Do})
+	must(h.lan.t, err)
+	defer func() { _ = table.Close() }()
+	for range 10 { // the kernel makes and removes other namespaces meanwhile
+		if ours, err = table.Ours(func(netip.Addr) bool { return false }); !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	must(h.lan.t, err)
+	return ours
+}
+
+// renewed waits until the kernel has been given the addresses' lifetimes anew so many
+// times, and fails if one is missing meanwhile.
+func (h *host) renewed(times int, addresses ...netip.Addr) {
+	h.lan.t.Helper()
+	left, count := map[netip.Addr]time.Duration{}, map[netip.Addr]int{}
+	eventually(h.lan.t, "the lifetimes are renewed", func() bool {
+		there := 0
+		for _, o := range h.ours() {
+			if left[o.Address] > 0 && o.Valid > left[o.Address] {
+				count[o.Address]++
+			}
+			left[o.Address] = o.Valid
+		}
+		for _, a := range addresses {
+			if !h.has(a) {
+				h.lan.t.Fatalf("%s went although the agent lives", a)
+			}
+			if count[a] >= times {
+				there++
+			}
+		}
+		return there == len(addresses)
+	})
 }
 
 // memory is announcer.Memory that outlives an agent.
@@ -260,6 +295,9 @@ type agent struct {
 
 const gossipPort = 7947
 
+// lasting is a lifetime that no agent lets lapse, however long it waits for a processor.
+const lasting = 10 * time.Second
+
 // start runs an agent on the host; kill it with stop, which leaves the kernel
 // as it is.
 func (h *host) start(m *memory, lifetime time.Duration) *agent {
@@ -293,9 +331,12 @@ func (h *host) start(m *memory, lifetime time.Duration) *agent {
 	a.Engine = engine
 
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), klog.Background().WithName(h.name)))
+	filtering, enough := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
 	for _, run := range []func(context.Context) error{
-		engine.Run, w.Run, group.Run, filter.Run,
+		w.Run, group.Run,
+		func(ctx context.Context) error { defer enough(); return engine.Run(ctx) },
+		func(context.Context) error { return filter.Run(filtering) },
 		func(ctx context.Context) error { return table.WatchLinks(ctx, engine.LinksChanged) },
 	} {
 		all.Go(func() {
@@ -346,13 +387,18 @@ func set(agents []*agent, c *announcer.Cluster) {
 	}
 }
 
-// holders are the hosts that have the address.
+// holders are the hosts that have the address. One that moves while they are looked at
+// is not on two of them.
 func holders(hosts []*host, a netip.Addr) []*host {
+	have := func(h *host) bool { return h.has(a) }
 	var out []*host
 	for _, h := range hosts {
-		if h.has(a) {
+		if have(h) {
 			out = append(out, h)
 		}
+	}
+	if len(out) > 1 {
+		out = slices.DeleteFunc(out, func(h *host) bool { return !have(h) })
 	}
 	return out
 }
@@ -362,7 +408,7 @@ func TestOneAgent(t *testing.T) {
 	node, client := l.host(), l.host()
 	hosts := []*host{node}
 	mem := &memory{}
-	a := node.start(mem, 2*time.Second)
+	a := node.start(mem, lasting)
 
 	seen := make(chan wire.Sighting, 1000)
 	w, err := wire.New(wire.Options{Enter: client.Do, Seen: func(s wire.Sighting) { seen <- s }})
@@ -387,7 +433,7 @@ func TestOneAgent(t *testing.T) {
 			if s.MAC.String() != interfaceOf(t, node).MAC.String() {
 				t.Errorf("saw %+v", s)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("announcements seen: %v", announced)
 		}
 	}
@@ -395,30 +441,20 @@ func TestOneAgent(t *testing.T) {
 		t.Errorf("reported %+v", h)
 	}
 
-	t.Run("renewed", func(t *testing.T) {
-		for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-			if !node.has(vip4) || !node.has(vip6) {
-				t.Fatal("the address went although the agent lives")
-			}
-		}
-	})
+	t.Run("renewed", func(*testing.T) { node.renewed(2, vip4, vip6) })
 	t.Run("restart", func(t *testing.T) {
 		a.stop()
 		if !node.has(vip4) {
 			t.Fatal("the end of the agent took the address away")
 		}
-		a = node.start(mem, 2*time.Second)
+		a = node.start(mem, lasting)
 		set([]*agent{a}, cluster(hosts, vip4, vip6))
-		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-			if !node.has(vip4) || !node.has(vip6) {
-				t.Fatal("the address went at a restart")
-			}
-		}
+		node.renewed(1, vip4, vip6)
 		if h, _ := a.reports.holder(vip4); h == nil || h.Epoch != 1 {
 			t.Errorf("reported %+v, want the old epoch", h)
 		}
-		if len(a.reports.moved) != 0 {
-			t.Errorf("a restart counts as a takeover: %+v", a.reports.moved)
+		if moved, _ := a.reports.counts(); moved != 0 {
+			t.Errorf("a restart counts as %d takeovers", moved)
 		}
 	})
 	t.Run("release", func(t *testing.T) {
@@ -471,20 +507,21 @@ func TestFailover(t *testing.T) {
 			for range count {
 				h := l.host()
 				hosts = append(hosts, h)
-				agents = append(agents, h.start(nil, 2*time.Second))
+				agents = append(agents, h.start(nil, lasting))
 			}
 			set(agents, cluster(hosts, vip4, vip6))
+			for _, a := range agents {
+				eventually(t, "all agents see each other", func() bool { return len(a.group.Members()) == count })
+			}
 			eventually(t, "both addresses are held", func() bool {
 				return len(holders(hosts, vip4)) == 1 && len(holders(hosts, vip6)) == 1
 			})
 			time.Sleep(time.Second) // the others must not join in
-			if n := len(holders(hosts, vip4)); n != 1 {
-				t.Fatalf("%d nodes hold it", n)
+			now := holders(hosts, vip4)
+			if len(now) != 1 {
+				t.Fatalf("%d nodes hold it", len(now))
 			}
-			first := holders(hosts, vip4)[0]
-			for _, a := range agents {
-				eventually(t, "all agents see each other", func() bool { return len(a.group.Members()) == count })
-			}
+			first := now[0]
 
 			first.cable(false)
 			cut := time.Now()

@@ -2,6 +2,7 @@ package announcer
 
 import (
 	"cmp"
+	"net"
 	"slices"
 	"time"
 
@@ -80,4 +81,29 @@ func (e *Engine) yields(n *entry, name string, before int) bool {
 		return cmp.Or(cmp.Compare(score(name, n.address), score(e.o.Node, n.address)), cmp.Compare(e.o.Node, name)) > 0
 	}
 	return me < 0 || other < me
+}
+
+// relieves reports whether this node is to relieve a live holder.
+func (n *entry) relieves() bool { return n.want && n.hold == nil && n.handOver }
+
+// attend makes a candidate that is to relieve a holder hear whether another one has
+// done so: it does not ask, and that one's claim may wait for a processor.
+func (e *Engine) attend(n *entry, now time.Time) {
+	on, err := e.place(n, now)
+	if err == nil {
+		err = e.o.Wire.Listen(on, n.address)
+	}
+	if err != nil {
+		e.logger.V(2).Info("Cannot hear whether another candidate takes an address", "address", n.address, "err", err)
+	}
+}
+
+// forestalled takes in that another agent than the holder's announces the address that
+// this node should take from the holder: its claim is on its way.
+func (e *Engine) forestalled(n *entry, mac net.HardwareAddr, now time.Time) {
+	switch e.macs[string(mac)] {
+	case "", e.o.Node, n.claim.Node, n.standIn.Node:
+	default:
+		n.retry = now.Add(Step)
+	}
 }

@@ -72,7 +72,7 @@ func (e *Engine) tickAll(now time.Time) (next time.Time) {
 	e.asked, e.taking = e.asked[:0], e.taking[:0]
 	for _, n := range e.entries {
 		next = earliest(next, e.tick(n, now))
-		e.conversing = e.conversing || n.ask != nil
+		e.conversing = e.conversing || n.ask != nil || n.relieves()
 	}
 	e.acquireAll(now)
 	return earliest(next, e.askAll(now))
@@ -279,6 +279,8 @@ func (e *Engine) sight(s wire.Sighting, now time.Time) {
 	}
 	switch {
 	case n == nil:
+	case n.relieves():
+		e.forestalled(n, s.MAC, now)
 	case n.ask != nil && n.ask.on.Index == s.Index:
 		e.answered(n, s.MAC, now)
 	case n.hold != nil && n.hold.on.Index == s.Index && n.handOver:

@@ -128,8 +128,9 @@ func encode(s State) *elements {
 	return e
 }
 
-// Run writes until ctx is done. It leaves the table as it is then, unless no address
-// is known: then it removes it.
+// Run writes until ctx is done, and then once more what was handed over last: whoever
+// calls Set ends before. It leaves that table, unless no address is known: then it
+// removes it.
 func (f *Filter) Run(ctx context.Context) error {
 	renewal := time.NewTimer(renewInterval)
 	defer renewal.Stop()
@@ -172,12 +173,21 @@ func (f *Filter) interval(want *elements) time.Duration {
 
 // leave removes a table that has nothing to do. While there are addresses, nobody
 // knows whether another agent follows, and without the table all nodes would answer
-// for what kube-proxy in IPVS mode has given them.
+// for what kube-proxy in IPVS mode has given them. So it must be there, and say what
+// was wanted last, before the agent has gone: on a busy machine it may not yet.
 func (f *Filter) leave(ctx context.Context) {
 	f.mu.Lock()
 	want := f.want
 	f.mu.Unlock()
-	if want == nil || len(want.known)+len(want.held) > 0 {
+	if want == nil {
+		return
+	}
+	if len(want.known)+len(want.held) > 0 {
+		if f.written == nil || !f.written.equal(want) {
+			err := f.write(want, false)
+			f.o.Failed(err)
+			klog.FromContext(ctx).Info("The ARP filter was written at the end", "err", err)
+		}
 		return
 	}
 	err := f.transaction("remove", func(conn *nftables.Conn) error {

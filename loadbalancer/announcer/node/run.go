@@ -177,9 +177,13 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		return nil
 	})
 	g.Go(func() error { return w.Run(ctx) })
-	g.Go(func() error { return filter.Run(ctx) })
+	filtering, enough := context.WithCancel(context.WithoutCancel(ctx)) // until the engine has said its last word
+	g.Go(func() error { return filter.Run(filtering) })
 	g.Go(func() error { return group.Run(ctx) })
-	g.Go(func() error { return engine.Run(ctx) })
+	g.Go(func() error {
+		defer enough()
+		return engine.Run(ctx)
+	})
 	g.Go(func() error { return table.WatchLinks(ctx, engine.LinksChanged) })
 	g.Go(func() error { return state.Run(ctx) })
 	if a.o.KubeProxyHealth != "" {
