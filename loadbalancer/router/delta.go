@@ -74,7 +74,8 @@ func (d Document) Patch(delta Delta) (Document, error) {
 	return d, nil
 }
 
-// patch merges in one pass, whatever the number of changes.
+// patch finds each change in the base and copies what lies between as it is: of
+// many thousand elements few change.
 func patch[T, K any](base, added []T, removed []K, compare func(a, b T) int,
 	order func(a, b K) int, match func(T, K) int,
 ) ([]T, error) {
@@ -82,23 +83,27 @@ func patch[T, K any](base, added []T, removed []K, compare func(a, b T) int,
 	slices.SortStableFunc(added, compare)
 	slices.SortFunc(removed, order)
 	out := make([]T, 0, len(base)+len(added))
-	for _, t := range base {
-		for len(added) > 0 && compare(added[0], t) < 0 {
-			out, added = append(out, added[0]), added[1:]
+	for len(added) > 0 || len(removed) > 0 {
+		removal := len(added) == 0 || len(removed) > 0 && match(added[0], removed[0]) >= 0
+		var at int
+		var found bool
+		if removal {
+			at, found = slices.BinarySearchFunc(base, removed[0], match)
+		} else {
+			at, found = slices.BinarySearchFunc(base, added[0], compare)
 		}
+		out, base = append(out, base[:at]...), base[at:]
 		switch {
-		case len(removed) > 0 && match(t, removed[0]) > 0:
+		case removal && !found:
 			return nil, fmt.Errorf("remove %v: not in the base", removed[0])
-		case len(removed) > 0 && match(t, removed[0]) == 0:
+		case removal:
 			removed = removed[1:]
-		case len(added) > 0 && compare(added[0], t) == 0:
-			out, added = append(out, added[0]), added[1:]
 		default:
-			out = append(out, t)
+			out, added = append(out, added[0]), added[1:]
+		}
+		if found {
+			base = base[1:]
 		}
 	}
-	if len(removed) > 0 {
-		return nil, fmt.Errorf("remove %v: not in the base", removed[0])
-	}
-	return append(out, added...), nil
+	return append(out, base...), nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"hash"
 	"net/netip"
 )
 
@@ -12,21 +13,38 @@ import (
 // release adds changes nothing until it is used; an agent that does not know
 // it then computes another hash and refuses.
 func (d Document) Hash() string {
-	e := encoder{buf: make([]byte, 0, 256+96*len(d.Frontends)+128*len(d.Groups))}
+	e := encoder{buf: make([]byte, 0, 2*hashAtOnce), sum: sha256.New()}
 	e.text(1, d.Cluster)
 	e.text(2, d.Identity)
-	for _, g := range d.Groups {
-		e.group(g)
+	for i := range d.Groups {
+		e.group(d.Groups[i])
+		e.flush(hashAtOnce)
 	}
-	for _, f := range d.Frontends {
-		e.frontend(f)
+	for i := range d.Frontends {
+		e.frontend(d.Frontends[i])
+		e.flush(hashAtOnce)
 	}
-	sum := sha256.Sum256(e.buf)
-	return hex.EncodeToString(sum[:16])
+	e.flush(0)
+	return hex.EncodeToString(e.sum.Sum(nil)[:16])
 }
 
+// hashAtOnce is how much is encoded before it is hashed: it stays in the
+// processor's cache.
+const hashAtOnce = 16 << 10
+
 // encoder writes tag, length, value. The lengths make the encoding injective.
-type encoder struct{ buf []byte }
+type encoder struct {
+	buf []byte
+	sum hash.Hash
+}
+
+// flush hashes what has come together if it is more than so many bytes.
+func (e *encoder) flush(above int) {
+	if len(e.buf) > above {
+		_, _ = e.sum.Write(e.buf) // never fails
+		e.buf = e.buf[:0]
+	}
+}
 
 func (e *encoder) bytes(tag byte, b []byte) {
 	e.buf = append(e.buf, tag)

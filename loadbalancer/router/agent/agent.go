@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -108,7 +110,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.opts.Addresses.Run(ctx, func() { poke(a.links) }) })
 	g.Go(func() error { return a.loop(ctx) })
 	g.Go(func() error { return a.serve(ctx) })
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	a.store.close()
+	if err != nil {
 		return fmt.Errorf("router agent: %w", err)
 	}
 	return nil
@@ -126,6 +130,9 @@ func (a *Agent) loop(ctx context.Context) error {
 			return nil
 		case r := <-a.requests:
 			r.answer <- a.apply(ctx, r.apply)
+			if a.failing["storage"] == "" { // else with the next refresh: a full disk stays full for a while
+				a.tidy()
+			}
 		case <-a.probed:
 			a.reprogram(ctx)
 		case <-a.links:
@@ -179,7 +186,7 @@ func (a *Agent) apply(ctx context.Context, r *wire.ApplyRequest) *wire.ApplyResp
 	began := time.Now()
 	d, changed, refusal := a.state.next(r, a.where)
 	if refusal == nil && changed {
-		refusal = a.change(ctx, d)
+		refusal = a.change(ctx, d, r)
 	}
 	answer := &wire.ApplyResponse{}
 	if refusal != nil {
@@ -212,36 +219,49 @@ func (a *Agent) where(address netip.Addr) (string, error) {
 	return a.opts.Addresses.Where(address)
 }
 
-// change brings a document into force: disk, then kernel.
-func (a *Agent) change(ctx context.Context, d router.Document) *refusal {
-	old := a.state[d.Cluster]
-	previous := router.Document{Cluster: d.Cluster}
-	if old != nil {
-		previous = old.doc
-	}
-	if err := a.store.save(d); err != nil {
-		// The rename may have happened before the error did.
-		if back := a.store.save(previous); back != nil {
-			err = errors.Join(err, back)
-		}
+// change brings a document into force: what keeps it is made ready, the kernel
+// takes it, then it is on disk. What fails leaves everything as it was.
+func (a *Agent) change(ctx context.Context, d router.Document, r *wire.ApplyRequest) *refusal {
+	kept, err := a.store.prepare(d, r)
+	if err != nil {
 		return refuse(router.ReasonStorage, "%v", err)
 	}
-	a.state[d.Cluster] = &owned{doc: d, hash: d.Hash()}
+	old := a.state[d.Cluster]
+	a.state[d.Cluster] = &owned{doc: d, hash: r.GetHash()}
 	if err := a.program(ctx); err != nil {
-		if old == nil {
-			delete(a.state, d.Cluster)
-		} else {
-			a.state[d.Cluster] = old
-		}
-		if back := a.store.save(previous); back != nil {
-			err = errors.Join(err, back)
-		}
-		// The table is as it was; addresses may be half way.
-		a.note("program", a.program(ctx))
+		kept.abort()
+		a.back(ctx, d.Cluster, old)
 		return refuse(router.ReasonKernel, "%v", err)
+	}
+	if err := kept.commit(); err != nil {
+		a.back(ctx, d.Cluster, old)
+		return refuse(router.ReasonStorage, "%v", err)
 	}
 	a.note("program", nil)
 	return nil
+}
+
+// back returns to the document before. The table may be as it was, and addresses
+// half way.
+func (a *Agent) back(ctx context.Context, cluster string, old *owned) {
+	if old == nil {
+		delete(a.state, cluster)
+	} else {
+		a.state[cluster] = old
+	}
+	a.note("program", a.program(ctx))
+}
+
+// tidy writes snapshots in place of journals that have grown long, or that a
+// failed write has left in doubt. It runs when nobody waits.
+func (a *Agent) tidy() {
+	var errs []error
+	for _, cluster := range slices.Sorted(maps.Keys(a.state)) {
+		if a.store.wantsSnapshot(cluster) {
+			errs = append(errs, a.store.save(a.state[cluster].doc))
+		}
+	}
+	a.note("storage", errors.Join(errs...))
 }
 
 // reprogram brings the state into force again, after something around it changed.
@@ -254,6 +274,7 @@ func (a *Agent) reprogram(ctx context.Context) {
 
 // refresh reads the interfaces anew; addresses and hairpin rules follow them.
 func (a *Agent) refresh(ctx context.Context) {
+	a.tidy()
 	a.note("interfaces", a.opts.Addresses.Refresh())
 	a.note("system", a.opts.System())
 	a.reprogram(ctx)

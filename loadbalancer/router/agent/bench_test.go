@@ -9,9 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/router/nft"
 	"github.com/onelb/onelb/loadbalancer/router/pki"
+	"github.com/onelb/onelb/loadbalancer/router/wire"
 	"github.com/onelb/onelb/test/lab/ns"
 )
 
@@ -31,7 +34,7 @@ func large(n int) router.Document {
 }
 
 // benchAgent is an agent with a real table in a namespace and a real disk.
-func benchAgent(b *testing.B) (*router.Client, *nft.Kernel) {
+func benchAgent(b *testing.B) (*router.Client, *prometheus.Registry) {
 	b.Helper()
 	if os.Geteuid() != 0 {
 		b.Skip("needs root")
@@ -55,11 +58,11 @@ func benchAgent(b *testing.B) (*router.Client, *nft.Kernel) {
 	}
 	l, err := (&net.ListenConfig{}).Listen(b.Context(), "tcp", "127.0.0.1:0")
 	check(b, err)
-	kernel := nft.Open(nft.Options{NetNS: n.FD()})
+	registry := prometheus.NewRegistry()
 	fake := &fakeKernel{}
 	a, err := New(Options{
 		Name: "edge", Listener: l, CertFile: dir + "/router.crt", KeyFile: dir + "/router.key", ClientCAFile: dir + "/ca.crt",
-		StateDir: dir + "/state", Table: kernel, Addresses: fakeAddresses{fake}, Flows: fake,
+		StateDir: dir + "/state", Registerer: registry, Table: nft.Open(nft.Options{NetNS: n.FD()}), Addresses: fakeAddresses{fake}, Flows: fake,
 	})
 	check(b, err)
 	c, err := router.NewClient(router.ClientOptions{
@@ -76,7 +79,22 @@ func benchAgent(b *testing.B) (*router.Client, *nft.Kernel) {
 		check(b, <-done)
 		check(b, <-done)
 	})
-	return c, kernel
+	return c, registry
+}
+
+// inAgent is the number of changes so far, and the time they took in the agent.
+func inAgent(b *testing.B, r *prometheus.Registry) (n uint64, took time.Duration) {
+	b.Helper()
+	families, err := r.Gather()
+	check(b, err)
+	for _, f := range families {
+		if f.GetName() == "onelb_router_apply_seconds" {
+			h := f.GetMetric()[0].GetHistogram()
+			return h.GetSampleCount(), time.Duration(h.GetSampleSum() * float64(time.Second))
+		}
+	}
+	b.Fatal("no figure of the agent's")
+	return 0, 0
 }
 
 func check(b *testing.B, err error) {
@@ -100,16 +118,51 @@ func BenchmarkPush10000(b *testing.B) {
 	}
 }
 
-// BenchmarkPushOne10000 adds one frontend to 10,000.
+// BenchmarkPushOne10000 adds one frontend to 10,000, and takes it away again. What
+// the agent itself needs is given beside it.
 func BenchmarkPushOne10000(b *testing.B) {
-	c, _ := benchAgent(b)
+	c, registry := benchAgent(b)
 	with, without := large(10_000), large(9_999)
 	check(b, c.Wait(b.Context(), c.Set(without)))
-	time.Sleep(100 * time.Millisecond)
+	before, tookBefore := inAgent(b, registry)
 	for b.Loop() {
 		check(b, c.Wait(b.Context(), c.Set(with)))
-		b.StopTimer()
 		check(b, c.Wait(b.Context(), c.Set(without)))
-		b.StartTimer()
+	}
+	after, tookAfter := inAgent(b, registry)
+	b.ReportMetric(float64((tookAfter-tookBefore).Microseconds())/float64(after-before)/1000, "agent-ms/change")
+}
+
+// BenchmarkRestore10000 reads 10,000 frontends, of which a thousand came one by
+// one, from the disk.
+func BenchmarkRestore10000(b *testing.B) {
+	dir := b.TempDir()
+	s, err := openStore(dir)
+	check(b, err)
+	from := large(9_000).Normalize()
+	from.Generation = 1
+	check(b, s.save(from))
+	for n := 9_001; n <= 10_000; n++ {
+		d := large(n).Normalize()
+		d.Generation = from.Generation + 1
+		delta := router.Diff(from, d)
+		p, err := s.prepare(d, &wire.ApplyRequest{
+			Cluster: d.Cluster, Identity: d.Identity, Hash: d.Hash(), BaseGeneration: from.Generation, Generation: d.Generation,
+			Frontends: router.ToWire(router.Document{Frontends: delta.Frontends}).GetFrontends(),
+		})
+		check(b, err)
+		check(b, p.commit())
+		from = d
+	}
+	s.close()
+	for b.Loop() {
+		s, err := openStore(dir)
+		check(b, err)
+		documents, problems, err := s.load()
+		check(b, err)
+		if len(problems) > 0 || len(documents[0].Frontends) != 10_000 {
+			b.Fatal(problems, len(documents[0].Frontends))
+		}
+		s.close()
 	}
 }

@@ -3,8 +3,8 @@
 // say: nftables content, public addresses, backend checks.
 //
 // One goroutine owns all state. A document is accepted as a whole or not at all:
-// first it is on disk, then in the kernel, then acknowledged; if the kernel refuses,
-// the disk gets the old one back and the old rules run on. After a start the
-// documents on disk are in force before any client comes. When the agent ends, by
+// room for it on the disk, then the kernel, then the disk, then the answer; if one of
+// them fails, the old document and its rules stay. After a start the documents on
+// disk are in force before any client comes. When the agent ends, by
 // whatever cause, rules and addresses stay.
 package agent

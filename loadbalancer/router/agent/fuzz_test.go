@@ -60,13 +60,13 @@ func FuzzNext(f *testing.F) {
 	})
 }
 
-// FuzzDecodeStored: a damaged file is an error, never a document of another content.
-func FuzzDecodeStored(f *testing.F) {
-	f.Add([]byte(storeMagic))
+// FuzzDecodeSnapshot: a damaged file is an error, never a document of another content.
+func FuzzDecodeSnapshot(f *testing.F) {
+	f.Add([]byte(snapshotMagic))
 	f.Add([]byte("hello"))
-	f.Add(append([]byte(storeMagic), make([]byte, 32)...))
+	f.Add(append([]byte(snapshotMagic), make([]byte, 48)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		d, err := decodeStored(b)
+		d, _, err := decodeSnapshot(b)
 		if err == nil && d.Validate() != nil {
 			t.Error("an invalid document was read")
 		}

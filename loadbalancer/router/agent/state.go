@@ -63,7 +63,7 @@ func (s state) next(r *wire.ApplyRequest, where func(netip.Addr) (string, error)
 	switch {
 	case now.Identity != r.GetIdentity() && len(now.Frontends) > 0:
 		return d, false, refuse(router.ReasonIdentity, "cluster %s is known with identity %q and has %d frontends here, not with %q: two clusters of one name, or a rebuilt one; "+
-			"then remove %s%s from the agent's state directory and restart it", r.GetCluster(), now.Identity, len(now.Frontends), r.GetIdentity(), r.GetCluster(), storeSuffix)
+			"then remove %s%s from the agent's state directory and restart it", r.GetCluster(), now.Identity, len(now.Frontends), r.GetIdentity(), r.GetCluster(), snapshotSuffix)
 	case now.Identity == r.GetIdentity() && r.GetToken() < now.Token:
 		return d, false, refuse(router.ReasonStaleToken, "token %d is older than %d: another leader has taken over", r.GetToken(), now.Token)
 	case r.GetGeneration() == now.Generation && r.GetHash() == current.hash && r.GetToken() == now.Token && now.Generation > 0:
@@ -94,6 +94,9 @@ func result(now router.Document, r *wire.ApplyRequest) (router.Document, *refusa
 		return d, refuse(router.ReasonHash, "the difference does not fit: %v", err)
 	}
 	d.Cluster, d.Identity, d.Token, d.Generation = r.GetCluster(), r.GetIdentity(), r.GetToken(), r.GetGeneration()
+	// Both walk through all of a large document; neither needs the other.
+	hashed := make(chan string, 1)
+	go func() { hashed <- d.Hash() }()
 	if err := d.Validate(); err != nil {
 		refusal := refuse(router.ReasonInvalid, "%v", err)
 		var invalid *router.InvalidError
@@ -102,7 +105,7 @@ func result(now router.Document, r *wire.ApplyRequest) (router.Document, *refusa
 		}
 		return d, refusal
 	}
-	if hash := d.Hash(); hash != r.GetHash() {
+	if hash := <-hashed; hash != r.GetHash() {
 		return d, refuse(router.ReasonHash, "the document has hash %s here and %s there: the agent may be too old for it", hash, r.GetHash())
 	}
 	return d, nil

@@ -1,0 +1,186 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/onelb/onelb/loadbalancer/router"
+	"github.com/onelb/onelb/loadbalancer/router/wire"
+)
+
+// A journal is a magic line, the id of the snapshot that it continues, and
+// records: length and CRC-32C of what follows, then a request for a difference.
+const (
+	journalMagic      = "onelb-journal-1\n"
+	journalHeaderSize = int64(len(journalMagic) + len(snapshotID{}))
+	recordHeaderSize  = 8
+)
+
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+	errJournal = errors.New("not a journal of this snapshot")
+	errDamaged = errors.New("a record is damaged and others follow it")
+)
+
+func journalHeader(id snapshotID) []byte { return append([]byte(journalMagic), id[:]...) }
+
+func encodeRecord(r *wire.ApplyRequest) ([]byte, error) {
+	record, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, recordHeaderSize), r)
+	if err != nil {
+		return nil, err
+	}
+	body := record[recordHeaderSize:]
+	binary.BigEndian.PutUint32(record, uint32(len(body))) //nolint:gosec // at most router.MaxMessage
+	binary.BigEndian.PutUint32(record[4:], crc32.Checksum(body, castagnoli))
+	return record, nil
+}
+
+// followJournal returns the document that the journal leads to and where its last
+// whole record ends; 0 if there is no journal of this snapshot. A record that was cut
+// off at the end had not been acknowledged and is no error. After an error the
+// document is the last one that is certain.
+func followJournal(path string, id snapshotID, base router.Document) (d router.Document, end int64, err error) {
+	b, err := os.ReadFile(path) //nolint:gosec // in the state directory
+	if errors.Is(err, fs.ErrNotExist) {
+		return base, 0, nil
+	}
+	if err != nil {
+		return base, 0, err
+	}
+	requests, end, err := decodeJournal(b, id)
+	if errors.Is(err, errJournal) {
+		return base, 0, nil // of the snapshot before: the next one replaces it
+	}
+	d, followed := follow(base, requests)
+	if followed != nil {
+		return base, end, errors.Join(followed, err)
+	}
+	return d, end, err
+}
+
+// decodeJournal reads records up to the first that is not whole.
+func decodeJournal(b []byte, id snapshotID) (requests []*wire.ApplyRequest, end int64, err error) {
+	header := journalHeader(id)
+	if !bytes.HasPrefix(b, header) {
+		return nil, 0, errJournal
+	}
+	at := len(header)
+	for at < len(b) {
+		r, size, err := decodeRecord(b[at:])
+		if err != nil {
+			return requests, int64(at), err
+		}
+		if r == nil {
+			break
+		}
+		requests = append(requests, r)
+		at += size
+	}
+	return requests, int64(at), nil
+}
+
+// decodeRecord reads the first record. None, without an error, is one that a crash
+// cut off: it reaches to the end of the file, or nothing but zeros follows.
+func decodeRecord(b []byte) (r *wire.ApplyRequest, size int, err error) {
+	if len(b) < recordHeaderSize {
+		return nil, 0, nil
+	}
+	length := uint64(binary.BigEndian.Uint32(b))
+	size = int(recordHeaderSize + length) //nolint:gosec // below 2^33
+	torn := size >= len(b) || len(bytes.Trim(b[recordHeaderSize:], "\x00")) == 0
+	if size > len(b) {
+		return nil, 0, nil
+	}
+	body := b[recordHeaderSize:size]
+	r = &wire.ApplyRequest{}
+	switch {
+	case length == 0 || crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[4:]):
+		if torn {
+			return nil, 0, nil
+		}
+		return nil, 0, errDamaged
+	default:
+		if err := proto.Unmarshal(body, r); err != nil {
+			return nil, 0, fmt.Errorf("%w: %w", errDamaged, err)
+		}
+	}
+	return r, size, nil
+}
+
+// follow applies many differences at once. That the result is the document which
+// the last one meant, its hash tells.
+func follow(base router.Document, requests []*wire.ApplyRequest) (router.Document, error) {
+	if len(requests) == 0 {
+		return base, nil
+	}
+	groups, frontends := map[string]*router.Group{}, map[router.Key]*router.Frontend{}
+	generation := base.Generation
+	for _, r := range requests {
+		if r.GetBaseGeneration() != generation {
+			return base, fmt.Errorf("a difference to generation %d follows generation %d", r.GetBaseGeneration(), generation)
+		}
+		generation = r.GetGeneration()
+		delta, err := router.DeltaFromWire(r)
+		if err != nil {
+			return base, fmt.Errorf("generation %d: %w", generation, err)
+		}
+		for _, name := range delta.RemovedGroups {
+			groups[name] = nil
+		}
+		for i := range delta.Groups {
+			groups[delta.Groups[i].Name] = &delta.Groups[i]
+		}
+		for _, key := range delta.RemovedFrontends {
+			frontends[key] = nil
+		}
+		for i := range delta.Frontends {
+			frontends[delta.Frontends[i].Key()] = &delta.Frontends[i]
+		}
+	}
+	last := requests[len(requests)-1]
+	d, err := base.Patch(summed(base, groups, frontends))
+	if err != nil {
+		return base, err
+	}
+	d.Identity, d.Token, d.Generation = last.GetIdentity(), last.GetToken(), generation
+	if err := d.Validate(); err != nil {
+		return base, err
+	}
+	if hash := d.Hash(); hash != last.GetHash() {
+		return base, fmt.Errorf("generation %d has hash %s, not %s", generation, hash, last.GetHash())
+	}
+	return d, nil
+}
+
+// summed is one difference in place of many; nil stands for a removal, which
+// concerns only what is in the base.
+func summed(base router.Document, groups map[string]*router.Group, frontends map[router.Key]*router.Frontend) router.Delta {
+	var delta router.Delta
+	for name, g := range groups {
+		if g != nil {
+			delta.Groups = append(delta.Groups, *g)
+		} else if _, is := base.Group(name); is {
+			delta.RemovedGroups = append(delta.RemovedGroups, name)
+		}
+	}
+	for key, f := range frontends {
+		if f != nil {
+			delta.Frontends = append(delta.Frontends, *f)
+			continue
+		}
+		_, is := slices.BinarySearchFunc(base.Frontends, key, func(f router.Frontend, k router.Key) int { return f.Key().Compare(k) })
+		if is {
+			delta.RemovedFrontends = append(delta.RemovedFrontends, key)
+		}
+	}
+	return delta // Patch sorts
+}
