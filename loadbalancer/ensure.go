@@ -1,7 +1,6 @@
 package loadbalancer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -164,6 +163,11 @@ func hasFamily(records []ipam.Record, f ipam.Family) bool {
 
 func (c *Controller) innerPool(p *poolView) (*poolView, error) {
 	inner, ok := c.pools.View(p.Router.InnerPool)
+	return checkInner(p, inner, ok)
+}
+
+// checkInner says why the innerPool of a pool cannot be one; not ok: there is none of its name.
+func checkInner(p, inner *poolView, ok bool) (*poolView, error) {
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("%w is called %q, which is the innerPool of AddressPool %s", errNoPool, p.Router.InnerPool, p.Name)
@@ -201,7 +205,7 @@ func (c *Controller) keepOrAllocate(ctx context.Context, svc *corev1.Service, w 
 	w = c.preferShown(svc, w)
 	var errs []error
 	for _, p := range w.Pools {
-		if err := cmp.Or(p.Barred, checkServable(svc, p)); err != nil {
+		if err := p.refusal(svc); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -268,6 +268,12 @@ func detailFor(svc *corev1.Service, w want, p *poolView, inner bool) virtualip.D
 	return d
 }
 
+// refusal says why the Service may get no new address of a pool that planWants
+// has looked at; nil if it may.
+func (p *poolView) refusal(svc *corev1.Service) error {
+	return cmp.Or(p.Barred, checkServable(svc, p))
+}
+
 // checkServable refuses what a pool cannot serve.
 func checkServable(svc *corev1.Service, p *poolView) error {
 	if p.Guarded && svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {

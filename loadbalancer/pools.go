@@ -213,8 +213,13 @@ func (p *poolSet) View(name string) (*poolView, bool) {
 
 // complete adds IPAM's view to a copy of v.
 func (p *poolSet) complete(v *poolView) *poolView {
-	c := *v
 	st, ok := p.ipam.PoolStatus(v.Name)
+	return v.with(st, ok)
+}
+
+// with is a copy of v with what is known of the pool; not ok: nothing is.
+func (v *poolView) with(st ipam.PoolStatus, ok bool) *poolView {
+	c := *v
 	switch {
 	case c.Problem != nil:
 	case !ok:

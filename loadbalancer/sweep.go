@@ -130,10 +130,7 @@ func (c *Controller) dropIfGone(ctx context.Context, a netip.Addr, ref v1alpha1.
 
 // ours reports whether the Service's class says that it is ours to serve.
 func (c *Controller) ours(svc *corev1.Service) bool {
-	if class := svc.Spec.LoadBalancerClass; class != nil {
-		return *class == Class
-	}
-	return !c.o.NoDefaultClass
+	return Ours(svc, !c.o.NoDefaultClass)
 }
 
 func (c *Controller) wantsAddress(svc *corev1.Service) bool {

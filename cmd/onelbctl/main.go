@@ -6,9 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/onelb/onelb/cmd/onelbctl/explain"
+	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/cmd/onelbctl/status"
 )
 
 // version is set by the linker.
@@ -26,6 +31,14 @@ func main() {
 func root() *cobra.Command {
 	c := &cobra.Command{
 		Use: "onelbctl", Short: "Look at and set up onelb", SilenceUsage: true, SilenceErrors: true,
+	}
+	if filepath.Base(os.Args[0]) == "kubectl-onelb" {
+		c.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl onelb"}
+	}
+	var cluster inventory.Kubeconfig
+	for _, sub := range []*cobra.Command{status.Command(cluster.Connect), explain.Command(&cluster)} {
+		cluster.AddFlags(sub.PersistentFlags())
+		c.AddCommand(sub)
 	}
 	c.AddCommand(routerCommand(), adoptCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
