@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Protocol is a transport protocol as Kubernetes spells it.
@@ -115,6 +116,12 @@ type Frontend struct {
 	SNAT SNAT
 	// SourceRanges are the clients that may connect; empty means all.
 	SourceRanges []netip.Prefix
+	// Affinity is for how long after its last new connection a client keeps its
+	// backend, in whole seconds; 0: connections are spread one by one.
+	Affinity time.Duration
+	// MaxConnections is how many connections may be open at a time, of all
+	// clients together; 0: any number.
+	MaxConnections uint32
 }
 
 // Key returns what identifies the frontend.
@@ -223,5 +230,5 @@ func (g Group) Equal(o Group) bool {
 // Equal reports whether two frontends are the same.
 func (f Frontend) Equal(o Frontend) bool {
 	return f.Key() == o.Key() && f.Service == o.Service && f.Group == o.Group &&
-		f.BackendPort == o.BackendPort && f.SNAT == o.SNAT && slices.Equal(f.SourceRanges, o.SourceRanges)
+		f.BackendPort == o.BackendPort && f.SNAT == o.SNAT && f.Affinity == o.Affinity && f.MaxConnections == o.MaxConnections && slices.Equal(f.SourceRanges, o.SourceRanges)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"time"
 
 	"github.com/onelb/onelb/loadbalancer/router/wire"
 )
@@ -79,6 +80,7 @@ func frontendsToWire(frontends []Frontend) []*wire.Frontend {
 		w := &wire.Frontend{
 			Key: keyToWire(f.Key()), Service: f.Service, Group: f.Group,
 			BackendPort: uint32(f.BackendPort), Snat: string(f.SNAT),
+			AffinitySeconds: uint32(f.Affinity / time.Second), MaxConnections: f.MaxConnections, //nolint:gosec // Validate bounds it
 		}
 		for _, r := range f.SourceRanges {
 			w.SourceRanges = append(w.SourceRanges, &wire.Prefix{Address: r.Addr().AsSlice(), Bits: uint32(r.Bits())}) //nolint:gosec // 0..128
@@ -130,6 +132,7 @@ func frontendFromWire(w *wire.Frontend) (Frontend, error) {
 	f := Frontend{
 		Address: key.Address, Protocol: key.Protocol, Port: key.Port,
 		Service: w.GetService(), Group: w.GetGroup(), BackendPort: backend, SNAT: SNAT(w.GetSnat()),
+		Affinity: time.Duration(w.GetAffinitySeconds()) * time.Second, MaxConnections: w.GetMaxConnections(),
 	}
 	for _, r := range w.GetSourceRanges() {
 		address, err := addressFromWire(r.GetAddress())

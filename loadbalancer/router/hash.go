@@ -110,4 +110,6 @@ func (e *encoder) frontend(f Frontend) {
 		e.address(26, r.Addr())
 		e.number(27, uint64(r.Bits())+1) //nolint:gosec // -1 (invalid) becomes 0
 	}
+	e.number(28, uint64(f.Affinity)) //nolint:gosec // any value hashes; Validate bounds it
+	e.number(29, uint64(f.MaxConnections))
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"time"
 )
 
 // Bounds of a document. They protect the router's memory and the time of one
@@ -16,9 +17,14 @@ const (
 	MaxSourceRanges     = 1_024   // of one frontend
 	MaxSourceRangeTotal = 100_000 // of all frontends
 	MaxWeight           = 1_000
-	maxName             = 253
-	maxService          = 320
-	maxPath             = 256
+	// MaxAffinity is Kubernetes' own.
+	MaxAffinity = 24 * time.Hour
+	// MaxConnectionLimit keeps what one new connection costs small: those that are
+	// counted are looked at again and again.
+	MaxConnectionLimit = 1_000_000
+	maxName            = 253
+	maxService         = 320
+	maxPath            = 256
 )
 
 var clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -218,6 +224,12 @@ func (f Frontend) Validate() error {
 	}
 	if !plain(f.Service, maxService) {
 		return fmt.Errorf("the Service's name is longer than %d bytes or not printable ASCII", maxService)
+	}
+	if f.Affinity < 0 || f.Affinity > MaxAffinity || f.Affinity%time.Second != 0 {
+		return fmt.Errorf("affinity %s is not whole seconds up to %s", f.Affinity, MaxAffinity)
+	}
+	if f.MaxConnections > MaxConnectionLimit {
+		return fmt.Errorf("limit of %d connections, at most %d", f.MaxConnections, MaxConnectionLimit)
 	}
 	return f.validateRanges()
 }

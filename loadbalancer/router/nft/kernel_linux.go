@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 )
 
@@ -135,18 +138,21 @@ func (k *Kernel) edit(from, to *Plan) error {
 	if !dirty {
 		return k.noted(to, 0)
 	}
+	// Chains that elements jump to come before these, and go after them.
+	editChains(conn, from, to, addValueChain)
 	// Removals first: a key that gets a new value is removed and added.
 	err = eachSet(func(i int, s set, ks *nftables.Set) error {
-		return inChunks(changes[i][s].remove, func(e []nftables.SetElement) error { return conn.SetDeleteElements(ks, e) })
+		return inChunks(changes[i][s].remove, ks, func(e []nftables.SetElement) error { return conn.SetDeleteElements(ks, e) })
 	})
 	if err == nil {
 		err = eachSet(func(i int, s set, ks *nftables.Set) error {
-			return inChunks(changes[i][s].add, func(e []nftables.SetElement) error { return conn.SetAddElements(ks, e) })
+			return inChunks(changes[i][s].add, ks, func(e []nftables.SetElement) error { return conn.SetAddElements(ks, e) })
 		})
 	}
 	if err != nil {
 		return fmt.Errorf("encode elements: %w", err)
 	}
+	editChains(conn, to, from, delValueChain)
 	if err := flush(conn); err != nil {
 		return err
 	}
@@ -162,8 +168,9 @@ func (k *Kernel) rebuild(p *Plan) error {
 	for _, f := range families {
 		f.recreate(conn)
 	}
+	editChains(conn, &Plan{}, p, addValueChain)
 	err = eachSet(func(i int, s set, ks *nftables.Set) error {
-		return inChunks(p.tables[i][s], func(e []nftables.SetElement) error { return conn.SetAddElements(ks, e) })
+		return inChunks(p.tables[i][s], ks, func(e []nftables.SetElement) error { return conn.SetAddElements(ks, e) })
 	})
 	if err != nil {
 		return fmt.Errorf("encode elements: %w", err)
@@ -227,13 +234,43 @@ func (f family) recreate(conn *nftables.Conn) {
 	}
 	chains := f.chains()
 	for _, c := range chains {
-		conn.AddChain(&nftables.Chain{Name: c.name, Table: table, Type: c.kind, Hooknum: c.hook, Priority: c.priority})
+		c.add(conn, table)
 	}
 	for _, c := range chains {
-		for _, r := range c.rules {
-			conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: c.name}, Exprs: r.exprs, UserData: r.userData()})
+		c.fill(conn, table)
+	}
+}
+
+func (c chain) add(conn *nftables.Conn, table *nftables.Table) {
+	conn.AddChain(&nftables.Chain{Name: c.name, Table: table, Type: c.kind, Hooknum: c.hook, Priority: c.priority})
+}
+
+func (c chain) fill(conn *nftables.Conn, table *nftables.Table) {
+	for _, r := range c.rules {
+		conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: c.name}, Exprs: r.exprs, UserData: r.userData()})
+	}
+}
+
+// editChains does something with each chain for a value that only the second plan has.
+func editChains(conn *nftables.Conn, from, to *Plan, do func(conn *nftables.Conn, table *nftables.Table, c chain)) {
+	for i, f := range families {
+		had := from.valueChains(i)
+		for _, name := range slices.Sorted(maps.Keys(to.valueChains(i))) {
+			if c, ok := f.valueChain(name); ok && !had[name] {
+				do(conn, f.table(), c)
+			}
 		}
 	}
+}
+
+func addValueChain(conn *nftables.Conn, table *nftables.Table, c chain) {
+	c.add(conn, table)
+	c.fill(conn, table)
+}
+
+// delValueChain takes the rules with it.
+func delValueChain(conn *nftables.Conn, table *nftables.Table, c chain) {
+	conn.DelChain(&nftables.Chain{Name: c.name, Table: table})
 }
 
 func eachSet(do func(family int, s set, ks *nftables.Set) error) error {
@@ -248,12 +285,18 @@ func eachSet(do func(family int, s set, ks *nftables.Set) error) error {
 	return nil
 }
 
-func inChunks(elements []element, do func([]nftables.SetElement) error) error {
+func inChunks(elements []element, ks *nftables.Set, do func([]nftables.SetElement) error) error {
 	for len(elements) > 0 {
 		n := min(len(elements), chunk)
 		batch := make([]nftables.SetElement, 0, n)
 		for _, e := range elements[:n] {
-			batch = append(batch, nftables.SetElement{Key: []byte(e.key), KeyEnd: []byte(e.end), Val: []byte(e.val)})
+			k := nftables.SetElement{Key: []byte(e.key), KeyEnd: []byte(e.end)}
+			if ks.DataType == nftables.TypeVerdict {
+				k.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: e.val}
+			} else {
+				k.Val = []byte(e.val)
+			}
+			batch = append(batch, k)
 		}
 		if err := do(batch); err != nil {
 			return err

@@ -25,6 +25,12 @@ const (
 	snatNever
 	inner
 	same
+	affine
+	affinity
+	choices
+	members
+	limited
+	connections
 	numSets
 )
 
@@ -67,7 +73,10 @@ type definition struct {
 	data     nftables.SetDatatype // of a map
 	isMap    bool
 	interval bool
-	comment  string
+	// dynamic sets are filled by packets: what they hold is the kernel's to know.
+	dynamic bool
+	timeout bool // of dynamic elements
+	comment string
 }
 
 // definitions returns the sets of a table, indexed by set.
@@ -85,14 +94,35 @@ func (f family) definitions() [numSets]definition {
 		snatAlways: {name: "snat_always", key: frontend, comment: "frontends that hide the client"},
 		snatNever:  {name: "snat_never", key: frontend, comment: "frontends that never hide the client"},
 		inner:      {name: "inner", key: []nftables.SetDatatype{nftables.TypeIFName, nftables.TypeIFName}, comment: "in and out on one inner interface"},
-		same:       {name: "same_network", key: []nftables.SetDatatype{f.address, f.address}, interval: true, comment: "client and backend on one network"},
+		affine:     {name: "affine", key: frontend, isMap: true, data: nftables.TypeVerdict, comment: "frontends with session affinity, and the chain of their timeout"},
+		affinity: {
+			name: "affinity", key: client, isMap: true, data: nftables.TypeMark, dynamic: true, timeout: true,
+			comment: "frontend and client to the member they have",
+		},
+		choices: {name: "choices", key: []nftables.SetDatatype{nftables.TypeMark, nftables.TypeMark}, isMap: true, data: nftables.TypeMark, comment: "table and slot to member"},
+		members: {name: "members", key: []nftables.SetDatatype{nftables.TypeMark}, isMap: true, data: f.address, comment: "member that takes connections to its address"},
+		limited: {name: "limited", key: frontend, isMap: true, data: nftables.TypeVerdict, comment: "frontends with a limit of connections, and its chain"},
+		connections: {
+			name: "connections", key: append(append([]nftables.SetDatatype{}, frontend...), nftables.TypeMark), dynamic: true,
+			comment: "frontend and limit, with the connections that are open",
+		},
+		same: {name: "same_network", key: []nftables.SetDatatype{f.address, f.address}, interval: true, comment: "client and backend on one network"},
 	}
 }
 
+// dynamicSize bounds a set that packets fill, which anybody outside can cause. One
+// that is full costs nothing but what it is for: a client that is not remembered
+// gets the member that its address hashes to.
+const dynamicSize = 1 << 18
+
 // kernelSet returns the definition in the library's form.
 func (d definition) kernelSet(table *nftables.Table) *nftables.Set {
-	return &nftables.Set{
+	s := &nftables.Set{
 		Table: table, Name: d.name, KeyType: nftables.MustConcatSetType(d.key...), Concatenation: len(d.key) > 1,
-		IsMap: d.isMap, DataType: d.data, Interval: d.interval, Comment: d.comment,
+		IsMap: d.isMap, DataType: d.data, Interval: d.interval, Comment: d.comment, Dynamic: d.dynamic, HasTimeout: d.timeout,
 	}
+	if d.dynamic {
+		s.Size = dynamicSize
+	}
+	return s
 }

@@ -3,6 +3,8 @@ package nft
 import (
 	"net/netip"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/onelb/onelb/loadbalancer/router"
 )
@@ -64,19 +66,20 @@ func (p *planner) document(d *router.Document) {
 		p.out[i][frontends] = slices.Grow(p.out[i][frontends], n)
 		p.out[i][ports] = slices.Grow(p.out[i][ports], n)
 	}
-	numbers := make(map[string]uint32, len(d.Groups)) // of groups that are in use
-	members := make(map[string]*router.Group, len(d.Groups))
+	numbers := make(map[use]uint32, len(d.Groups))
+	named := make(map[string]*router.Group, len(d.Groups))
 	for i := range d.Groups {
-		members[d.Groups[i].Name] = &d.Groups[i]
+		named[d.Groups[i].Name] = &d.Groups[i]
 	}
 	var previous netip.Addr
 	for i := range d.Frontends {
 		f := &d.Frontends[i]
-		n, known := numbers[f.Group]
+		u := use{f.Group, f.Affinity > 0}
+		n, known := numbers[u]
 		if !known {
-			n = number(p.taken, d.Cluster+"/"+f.Group, 0)
-			numbers[f.Group] = n
-			p.group(n, members[f.Group])
+			n = number(p.taken, u.text(d.Cluster), 0)
+			numbers[u] = n
+			p.group(n, named[f.Group], u)
 		}
 		if f.Address != previous {
 			p.add(familyIndex(f.Address), addresses, element{key: addressBytes(f.Address)})
@@ -84,6 +87,21 @@ func (p *planner) document(d *router.Document) {
 		}
 		p.frontend(f, n)
 	}
+}
+
+// use is a way in which a group is used. With session affinity its members have
+// numbers, which are the group's own: who is in use in one group may be dead in
+// another.
+type use struct {
+	group  string
+	affine bool
+}
+
+func (u use) text(cluster string) string {
+	if u.affine {
+		return cluster + "/" + u.group + " affine"
+	}
+	return cluster + "/" + u.group
 }
 
 func (p *planner) frontend(f *router.Frontend, group uint32) {
@@ -96,6 +114,12 @@ func (p *planner) frontend(f *router.Frontend, group uint32) {
 	case router.SNATNever:
 		p.add(family, snatNever, element{key: key})
 	case router.SNATAuto:
+	}
+	if f.Affinity > 0 {
+		p.add(family, affine, element{key: key, val: keepPrefix + strconv.Itoa(int(f.Affinity/time.Second))})
+	}
+	if f.MaxConnections > 0 {
+		p.add(family, limited, element{key: key, val: limitPrefix + strconv.FormatUint(uint64(f.MaxConnections), 10)})
 	}
 	if len(f.SourceRanges) > 0 {
 		p.ranges(f, family, key)
@@ -123,12 +147,16 @@ func (p *planner) ranges(f *router.Frontend, family int, key string) {
 // group points a group at the table of its usable members. One without members
 // gets no table: its connections fall through to the input chain, which
 // refuses them.
-func (p *planner) group(n uint32, g *router.Group) {
+func (p *planner) group(n uint32, g *router.Group, u use) {
 	members := p.usable(g)
 	if len(members) == 0 {
 		return
 	}
 	family := familyIndex(members[0].address)
+	if u.affine {
+		p.affineGroup(family, n, members)
+		return
+	}
 	text := content(members)
 	table, known := p.tables[text]
 	if !known {
@@ -141,6 +169,22 @@ func (p *planner) group(n uint32, g *router.Group) {
 				val: addressBytes(address),
 			})
 		}
+	}
+	p.add(family, groups, element{key: markBytes(n), val: markBytes(table)})
+}
+
+// affineGroup gives each member a number, and a table of its own to the group.
+func (p *planner) affineGroup(family int, n uint32, usable []member) {
+	ids := make(map[netip.Addr]uint32, len(usable))
+	for _, m := range usable {
+		id := number(p.taken, markBytes(n)+addressBytes(m.address), noClass)
+		ids[m.address] = id
+		p.add(family, members, element{key: markBytes(id), val: addressBytes(m.address)})
+	}
+	c := classOf(usable)
+	table := number(p.taken, markBytes(n)+content(usable), c)
+	for slot, address := range fill(usable, classes[c]) {
+		p.add(family, choices, element{key: markBytes(table) + markBytes(uint32(slot)), val: markBytes(ids[address])}) //nolint:gosec // small
 	}
 	p.add(family, groups, element{key: markBytes(n), val: markBytes(table)})
 }
@@ -184,6 +228,17 @@ func (p *planner) interfaces() {
 		first, last := addressBytes(n.Addr()), addressBytes(lastAddress(n))
 		p.add(familyIndex(n.Addr()), same, element{key: first + first, end: last + last})
 	}
+}
+
+// valueChains names the chains that the elements of a family jump to.
+func (p *Plan) valueChains(family int) map[string]bool {
+	names := map[string]bool{}
+	for _, s := range []set{affine, limited} {
+		for _, e := range p.tables[family][s] {
+			names[e.val] = true
+		}
+	}
+	return names
 }
 
 // Counts says how large a plan is.

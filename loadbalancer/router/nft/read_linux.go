@@ -55,11 +55,11 @@ func (f family) read(conn *nftables.Conn, out *tableContent) (bool, error) {
 	if table == nil || table.Flags != 0 { // a dormant table does nothing
 		return false, nil
 	}
-	right, err := f.sameChains(conn, table)
+	right, err := f.readSets(conn, table, out)
 	if err != nil || !right {
 		return false, err
 	}
-	return f.readSets(conn, table, out)
+	return f.sameChains(conn, table, (&Plan{tables: [len(families)]tableContent{*out}}).valueChains(0))
 }
 
 func (f family) readSets(conn *nftables.Conn, table *nftables.Table, out *tableContent) (bool, error) {
@@ -77,24 +77,63 @@ func (f family) readSets(conn *nftables.Conn, table *nftables.Table, out *tableC
 	}
 	for i, d := range definitions {
 		want, have := d.kernelSet(table), byName[d.name]
-		if have == nil || have.IsMap != want.IsMap || have.Interval != want.Interval || have.HasTimeout || have.Dynamic ||
-			have.KeyType.Bytes != want.KeyType.Bytes || (want.IsMap && have.DataType.Bytes != want.DataType.Bytes) {
+		if have == nil || !sameSet(have, want) {
 			return false, nil
+		}
+		if d.dynamic {
+			continue
 		}
 		elements, err := conn.GetSetElements(want)
 		if err != nil {
 			return false, fmt.Errorf("elements of %s: %w", d.name, err)
 		}
 		for _, e := range elements {
-			out[i] = append(out[i], element{key: string(e.Key), end: string(e.KeyEnd), val: string(e.Val)})
+			val := string(e.Val)
+			if d.data == nftables.TypeVerdict {
+				val = verdictChain(e.Val)
+			}
+			out[i] = append(out[i], element{key: string(e.Key), end: string(e.KeyEnd), val: val})
 		}
 		sortElements(out[i])
 	}
 	return true, nil
 }
 
-// sameChains compares chains and rules with what they must be.
-func (f family) sameChains(conn *nftables.Conn, table *nftables.Table) (bool, error) {
+func sameSet(have, want *nftables.Set) bool {
+	if have.IsMap != want.IsMap || have.Interval != want.Interval || have.HasTimeout != want.HasTimeout || have.Dynamic != want.Dynamic {
+		return false
+	}
+	if want.DataType == nftables.TypeVerdict {
+		return true // the library mixes up the types of key and data
+	}
+	return have.KeyType.Bytes == want.KeyType.Bytes && (!want.IsMap || have.DataType.Bytes == want.DataType.Bytes)
+}
+
+// verdictChain reads where an element jumps to; nothing if it does something else.
+func verdictChain(b []byte) string {
+	attributes, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return ""
+	}
+	attributes.ByteOrder = binary.BigEndian
+	jump, name := false, ""
+	for attributes.Next() {
+		switch attributes.Type() {
+		case unix.NFTA_VERDICT_CODE:
+			jump = int32(attributes.Uint32()) == int32(expr.VerdictJump) //nolint:gosec // the kernel's signed number
+		case unix.NFTA_VERDICT_CHAIN:
+			name = attributes.String()
+		}
+	}
+	if attributes.Err() != nil || !jump {
+		return ""
+	}
+	return name
+}
+
+// sameChains compares chains and rules with what they must be, with those for the
+// values that elements have.
+func (f family) sameChains(conn *nftables.Conn, table *nftables.Table, values map[string]bool) (bool, error) {
 	all, err := conn.ListChainsOfTableFamily(f.family)
 	if err != nil {
 		return false, fmt.Errorf("chains: %w", err)
@@ -106,6 +145,13 @@ func (f family) sameChains(conn *nftables.Conn, table *nftables.Table) (bool, er
 		}
 	}
 	want := f.chains()
+	for name := range values {
+		c, ok := f.valueChain(name)
+		if !ok {
+			return false, nil
+		}
+		want = append(want, c)
+	}
 	if len(have) != len(want) {
 		return false, nil
 	}

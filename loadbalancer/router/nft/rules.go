@@ -19,6 +19,9 @@ const first = unix.NFT_REG_1
 // register is the number by which the kernel lists a register: the first of each
 // four 32-bit ones has the number of the 128-bit register that begins there.
 func register(n uint32) uint32 {
+	if n == verdictRegister {
+		return n
+	}
 	if (n-reg)%4 == 0 {
 		return unix.NFT_REG_1 + (n-reg)/4
 	}
@@ -43,12 +46,14 @@ func (r rule) userData() []byte {
 	return userdata.AppendString(nil, userdata.TypeComment, r.comment)
 }
 
-// chains returns the table's chains: services first, since others jump to it. The
-// rules are the same whatever the documents say.
+// chains returns the table's own chains: services first, since others jump to it.
+// Their rules are the same whatever the documents say; see values for the rest.
 func (f family) chains() []chain {
 	jump := rule{"to the frontends", []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: "services"}}}
 	return []chain{
 		{name: "services", rules: f.services()},
+		{name: "affine", rules: f.affine()},
+		{name: "stick", rules: f.stick()},
 		{
 			name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting,
 			priority: nftables.ChainPriorityNATDest, rules: []rule{jump},
@@ -84,9 +89,11 @@ func (f family) services() []rule {
 			lookup(allowed, reg, true, f),
 			verdict(expr.VerdictDrop),
 		)},
+		{"limit of connections", append(f.packetKey(), lookupMap(limited, reg, verdictRegister, f))},
 		{"ours", setLabel(labelOurs)},
 		{"snat always", append(append(f.packetKey(), lookup(snatAlways, reg, false, f)), setLabel(labelAlways)...)},
 		{"snat never", append(append(f.packetKey(), lookup(snatNever, reg, false, f)), setLabel(labelNever)...)},
+		{"session affinity", append(f.packetKey(), lookup(affine, reg, false, f), &expr.Verdict{Kind: expr.VerdictGoto, Chain: "affine"})},
 		{"frontend to group", append(f.packetKey(), lookupMap(frontends, reg, reg, f), setPriority())},
 		{"group to table", []expr.Any{priority(), lookupMap(groups, reg, reg, f), setPriority()}},
 	}
@@ -99,20 +106,31 @@ func (f family) services() []rule {
 // spread is the rule for the tables of one class.
 func (f family) spread(class int, size uint32) rule {
 	backend := reg + f.words + 2 // behind the key that the port needs
-	return rule{fmt.Sprintf("spread over %d slots", size), append(append([]expr.Any{
-		priority(),
-		&expr.Bitwise{SourceRegister: first, DestRegister: first, Len: 4, Mask: native(classMask), Xor: native(0)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: first, Data: native(uint32(class))}, //nolint:gosec // small
+	return rule{fmt.Sprintf("spread over %d slots", size), append(append(append(ofClass(class),
 		priority(),
 		&expr.Numgen{Register: register(reg + 1), Modulus: size, Type: unix.NFT_NG_RANDOM},
 		lookupMap(slots, reg, backend, f),
-	}, f.packetKey()...),
-		lookupMap(ports, reg, reg, f),
-		&expr.NAT{
-			Type: expr.NATTypeDestNAT, Family: f.nfproto, Specified: true,
-			RegAddrMin: register(backend), RegAddrMax: register(backend), RegProtoMin: first, RegProtoMax: first,
-		},
+	), f.packetKey()...),
+		lookupMap(ports, reg, reg, f), f.translate(backend),
 	)}
+}
+
+// ofClass goes on if the number in the priority is of a table of that class.
+func ofClass(class int) []expr.Any {
+	return []expr.Any{
+		priority(),
+		&expr.Bitwise{SourceRegister: first, DestRegister: first, Len: 4, Mask: native(classMask), Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: first, Data: native(uint32(class))}, //nolint:gosec // small
+	}
+}
+
+// translate sends the connection to the address in a register, and the port in
+// the first one.
+func (f family) translate(backend uint32) expr.Any {
+	return &expr.NAT{
+		Type: expr.NATTypeDestNAT, Family: f.nfproto, Specified: true,
+		RegAddrMin: register(backend), RegAddrMax: register(backend), RegProtoMin: first, RegProtoMax: first,
+	}
 }
 
 // postrouting hides the client where the reply would not come back this way.

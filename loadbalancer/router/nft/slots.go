@@ -26,6 +26,9 @@ const (
 // has more than an eighth too much.
 var classes = [...]uint32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 128, 512, 2048, 8192}
 
+// noClass is in numbers that are no table's.
+const noClass = classMask
+
 // exact is the number of classes with one slot for each member.
 const exact = 16
 

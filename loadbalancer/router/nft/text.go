@@ -47,6 +47,8 @@ func fields(types []nftables.SetDatatype, key, end string) string {
 
 func field(t nftables.SetDatatype, b string) string {
 	switch t {
+	case nftables.TypeVerdict:
+		return "jump " + b
 	case nftables.TypeIPAddr, nftables.TypeIP6Addr:
 		a, _ := netip.AddrFromSlice([]byte(b))
 		return a.String()

@@ -320,15 +320,19 @@ func (x *Prefix) GetBits() uint32 {
 }
 
 type Frontend struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           *Key                   `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	Group         string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
-	BackendPort   uint32                 `protobuf:"varint,4,opt,name=backend_port,json=backendPort,proto3" json:"backend_port,omitempty"`
-	Snat          string                 `protobuf:"bytes,5,opt,name=snat,proto3" json:"snat,omitempty"`
-	SourceRanges  []*Prefix              `protobuf:"bytes,6,rep,name=source_ranges,json=sourceRanges,proto3" json:"source_ranges,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Key          *Key                   `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Service      string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Group        string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
+	BackendPort  uint32                 `protobuf:"varint,4,opt,name=backend_port,json=backendPort,proto3" json:"backend_port,omitempty"`
+	Snat         string                 `protobuf:"bytes,5,opt,name=snat,proto3" json:"snat,omitempty"`
+	SourceRanges []*Prefix              `protobuf:"bytes,6,rep,name=source_ranges,json=sourceRanges,proto3" json:"source_ranges,omitempty"`
+	// How long a client keeps its backend after its last new connection; 0: not.
+	AffinitySeconds uint32 `protobuf:"varint,7,opt,name=affinity_seconds,json=affinitySeconds,proto3" json:"affinity_seconds,omitempty"`
+	// Connections that may be open at a time; 0: any number.
+	MaxConnections uint32 `protobuf:"varint,8,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Frontend) Reset() {
@@ -401,6 +405,20 @@ func (x *Frontend) GetSourceRanges() []*Prefix {
 		return x.SourceRanges
 	}
 	return nil
+}
+
+func (x *Frontend) GetAffinitySeconds() uint32 {
+	if x != nil {
+		return x.AffinitySeconds
+	}
+	return 0
+}
+
+func (x *Frontend) GetMaxConnections() uint32 {
+	if x != nil {
+		return x.MaxConnections
+	}
+	return 0
 }
 
 // Document is what the agent keeps on disk.
@@ -1027,14 +1045,16 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\x04port\x18\x03 \x01(\rR\x04port\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xd7\x01\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xab\x02\n" +
 	"\bFrontend\x12&\n" +
 	"\x03key\x18\x01 \x01(\v2\x14.onelb.router.v1.KeyR\x03key\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
 	"\x05group\x18\x03 \x01(\tR\x05group\x12!\n" +
 	"\fbackend_port\x18\x04 \x01(\rR\vbackendPort\x12\x12\n" +
 	"\x04snat\x18\x05 \x01(\tR\x04snat\x12<\n" +
-	"\rsource_ranges\x18\x06 \x03(\v2\x17.onelb.router.v1.PrefixR\fsourceRanges\"\xdf\x01\n" +
+	"\rsource_ranges\x18\x06 \x03(\v2\x17.onelb.router.v1.PrefixR\fsourceRanges\x12)\n" +
+	"\x10affinity_seconds\x18\a \x01(\rR\x0faffinitySeconds\x12'\n" +
+	"\x0fmax_connections\x18\b \x01(\rR\x0emaxConnections\"\xdf\x01\n" +
 	"\bDocument\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
 	"\bidentity\x18\x02 \x01(\tR\bidentity\x12\x14\n" +
