@@ -74,7 +74,7 @@ func newHarnessWith(t *testing.T, change func(*Options), kubeObjects []runtime.O
 		Routers:  map[string]RouterClient{"edge": h.router},
 		Services: h.shared.Core().V1().Services().Informer(), Namespaces: h.shared.Core().V1().Namespaces().Informer(), Nodes: h.shared.Core().V1().Nodes().Informer(),
 		EndpointSlices: slices, Pools: poolInformer, Store: h.store, Allocator: h.ipam,
-		RetryAfter: 50 * time.Millisecond, Timeout: 5 * time.Second, SweepInterval: 100 * time.Millisecond,
+		RetryAfter: 50 * time.Millisecond, Timeout: time.Minute, SweepInterval: 100 * time.Millisecond,
 	}
 	change(&o)
 	h.controller, err = New(o)
