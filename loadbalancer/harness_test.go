@@ -74,7 +74,7 @@ func newHarnessWith(t *testing.T, change func(*Options), kubeObjects []runtime.O
 		Routers:  map[string]RouterClient{"edge": h.router},
 		Services: h.shared.Core().V1().Services().Informer(), Namespaces: h.shared.Core().V1().Namespaces().Informer(), Nodes: h.shared.Core().V1().Nodes().Informer(),
 		EndpointSlices: slices, Pools: poolInformer, Store: h.store, Allocator: h.ipam,
-		RetryAfter: 50 * time.Millisecond, Timeout: 5 * time.Second, SweepInterval: 100 * time.Millisecond,
+		RetryAfter: 50 * time.Millisecond, Timeout: time.Minute, SweepInterval: 100 * time.Millisecond,
 	}
 	change(&o)
 	h.controller, err = New(o)
@@ -122,7 +122,7 @@ func (h *harness) runLibrary() {
 // tested is that it comes to pass.
 func (h *harness) eventually(what string, ok func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}

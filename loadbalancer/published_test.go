@@ -122,7 +122,7 @@ func TestEditedVirtualIPIsRepaired(t *testing.T) {
 // event waits for an event of a reason with a word.
 func (h *harness) event(reason, word string) {
 	h.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		select {
 		case e := <-h.events.Events:

@@ -50,10 +50,14 @@ func TestForward(t *testing.T) {
 	clients := map[string]string{"203.0.113.100:8765": "203.0.113.1", "[2001:db8:113::100]:8765": "2001:db8:113::1"}
 	for address, client := range clients {
 		for _, network := range []string{"tcp", "udp"} {
-			got := l.spread("client", network, address, 40)
-			if got["be1 "+client] < 5 || got["be2 "+client] < 5 || len(got) != 2 {
-				t.Errorf("%s %s: answers %v, want both backends and the client's own address", network, address, got)
-			}
+			// One that is too busy to answer its check in time is out for a moment.
+			l.eventually("both backends answer over "+network+" at "+address, func() bool {
+				got := l.spread("client", network, address, 40)
+				if got["be1 "+client]+got["be2 "+client] != 40 {
+					t.Fatalf("%s %s: answers %v, want the backends and the client's own address", network, address, got)
+				}
+				return got["be1 "+client] >= 5 && got["be2 "+client] >= 5
+			})
 		}
 	}
 
@@ -85,13 +89,13 @@ func TestForward(t *testing.T) {
 	udp, err := l.spaces["client"].DialContext(t.Context(), "udp", "203.0.113.100:8765")
 	l.must(err)
 	defer func() { _ = udp.Close() }()
-	if _, err := exchange(udp, "udp"); err != nil {
+	if _, err := exchange(udp, "udp", comes); err != nil {
 		t.Error(err)
 	}
 	down1(true)
 	l.eventually("be1 is out", func() bool {
 		got := l.spread("client", "tcp", "203.0.113.100:8765", 20)
-		s, err := exchange(udp, "udp")
+		s, err := exchange(udp, "udp", never)
 		return got["be2 203.0.113.1"] == 20 && err == nil && strings.HasPrefix(s, "be2")
 	})
 	state := c.State().Instances[0]
@@ -132,7 +136,7 @@ func TestForward(t *testing.T) {
 
 func (l *lan) eventually(what string, ok func() bool) {
 	l.t.Helper()
-	const within = 30 * time.Second // a loaded machine; how fast it is the benchmarks say
+	const within = 2 * time.Minute // a loaded machine; how fast it is the benchmarks say
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if ok() {
 			return
@@ -161,7 +165,7 @@ func TestEditsKeepConnections(t *testing.T) {
 	alive := func(when string) {
 		t.Helper()
 		for _, conn := range conns {
-			if _, err := exchange(conn, "tcp"); err != nil {
+			if _, err := exchange(conn, "tcp", comes); err != nil {
 				t.Fatalf("%s: connection to %s: %v", when, conn.RemoteAddr(), err)
 			}
 		}
@@ -199,16 +203,16 @@ func TestEditsKeepConnections(t *testing.T) {
 	l.run("router", "ip", "address", "del", "2001:db8:113::100/128", "dev", "eth0")
 	l.start()
 	l.eventually("restored", func() bool {
-		_, err4 := l.ask("client", "tcp", "203.0.113.100:8765")
-		_, err6 := l.ask("client", "udp", "[2001:db8:113::100]:8765")
+		_, err4 := l.askFor(never, "client", "tcp", "203.0.113.100:8765")
+		_, err6 := l.askFor(never, "client", "udp", "[2001:db8:113::100]:8765")
 		return err4 == nil && err6 == nil
 	})
 
 	// What somebody else does to our tables is undone; other tables stay.
 	l.run("router", "nft", "add table ip other; add chain ip other c; delete table ip onelb; flush chain ip6 onelb services")
 	l.eventually("repaired", func() bool {
-		_, err4 := l.ask("client", "tcp", "203.0.113.100:8765")
-		_, err6 := l.ask("client", "tcp", "[2001:db8:113::100]:8765")
+		_, err4 := l.askFor(never, "client", "tcp", "203.0.113.100:8765")
+		_, err6 := l.askFor(never, "client", "tcp", "[2001:db8:113::100]:8765")
 		return err4 == nil && err6 == nil
 	})
 	if out := l.run("router", "nft", "list", "tables"); !strings.Contains(out, "table ip other") {
@@ -238,7 +242,11 @@ func TestSourceRanges(t *testing.T) {
 		t.Helper()
 		for _, address := range []string{"203.0.113.100:8765", "[2001:db8:113::100]:8765"} {
 			for _, network := range []string{"tcp", "udp"} {
-				if _, err := l.ask("client", network, address); (err == nil) != want {
+				within := comes
+				if !want {
+					within = never
+				}
+				if _, err := l.askFor(within, "client", network, address); (err == nil) != want {
 					t.Errorf("%s %s: error %v, want reachable %v", network, address, err, want)
 				}
 			}
@@ -299,7 +307,7 @@ func TestSNAT(t *testing.T) {
 	if got["be1 2001:db8:113::1"]+got["be2 2001:db8:113::1"] != 10 {
 		t.Errorf("never: answers %v", got)
 	}
-	if _, err := l.ask("host", "udp", "203.0.113.100:8765"); err == nil {
+	if _, err := l.askFor(never, "host", "udp", "203.0.113.100:8765"); err == nil {
 		t.Error("never: the hairpin works, so the client was hidden")
 	}
 }
@@ -325,7 +333,7 @@ func TestUnknownAddress(t *testing.T) {
 	c := l.client()
 	l.set(c, front("default/web", vip4, vip6, 8765, 8080))
 	generation := c.Set(front("default/bad", "198.51.100.1", vip6, 80, 8080))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	err := c.Wait(ctx, generation)
 	var rejected *router.RejectedError

@@ -205,7 +205,7 @@ func (l *lan) start() {
 
 // get asks an HTTP server from a namespace.
 func (l *lan) get(from, address, path string) (string, error) {
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: l.spaces[from].DialContext}}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: l.spaces[from].DialContext}}
 	response, err := client.Get("http://" + address + path)
 	if err != nil {
 		return "", err
@@ -246,7 +246,7 @@ func (l *lan) client() *router.Client {
 // set pushes a document and waits until the router runs it.
 func (l *lan) set(c *router.Client, d router.Document) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), 2*time.Minute)
 	defer cancel()
 	generation := c.Set(d)
 	for {
@@ -306,21 +306,32 @@ func answer(name, from string) string {
 	return name + " " + ap.Addr().Unmap().String()
 }
 
+// An answer is waited for for long, since the machine may be busy; that none comes has
+// to be believed sooner.
+const (
+	comes = 30 * time.Second
+	never = time.Second
+)
+
 // ask asks once from a namespace over a fresh connection.
 func (l *lan) ask(from, network, address string) (string, error) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), time.Second)
+	return l.askFor(comes, from, network, address)
+}
+
+func (l *lan) askFor(within time.Duration, from, network, address string) (string, error) {
+	ctx, cancel := context.WithTimeout(l.t.Context(), within)
 	defer cancel()
 	conn, err := l.spaces[from].DialContext(ctx, network, address)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = conn.Close() }()
-	return exchange(conn, network)
+	return exchange(conn, network, within)
 }
 
 // exchange asks over a connection that stands.
-func exchange(conn net.Conn, network string) (string, error) {
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+func exchange(conn net.Conn, network string, within time.Duration) (string, error) {
+	if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
 		return "", err
 	}
 	if network == "udp" {

@@ -32,8 +32,6 @@ type Kernel interface {
 type Wire interface {
 	Announce(on addr.Interface, a netip.Addr) error
 	Ask(on addr.Interface, a netip.Addr, to net.HardwareAddr) error
-	// Listen makes sure that what others say of a is heard from now on.
-	Listen(on addr.Interface, a netip.Addr) error
 	// CatchUp hands over all that has arrived, and reports whether something was lost.
 	CatchUp() (lost bool)
 }

@@ -36,6 +36,7 @@ type entry struct {
 	leaving bool
 	// handOver: this node relieves it or, if it holds the address, is relieved.
 	handOver bool
+	inquired time.Time // the start before which it has asked whether another one has
 	leaveBy  time.Time // hand over until then; zero: no limit
 	want     bool      // this node should hold it
 	start    time.Time // but not take it before

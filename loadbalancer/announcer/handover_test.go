@@ -36,7 +36,7 @@ func TestRelievesALiveHolder(t *testing.T) {
 		after(2 * time.Millisecond)
 		expect(t, w, true, "although the holder answers")
 		asked, announced, _ := w.counts()
-		if c := w.lastClaim(); c.Node != "me" || c.Epoch != 6 || asked != 0 || announced != 1 {
+		if c := w.lastClaim(); c.Node != "me" || c.Epoch != 6 || asked != 1 || announced != 1 {
 			t.Errorf("claimed %+v, asked %d times, announced %d times", c, asked, announced)
 		}
 	})
@@ -52,33 +52,38 @@ func TestRelievesALiveHolder(t *testing.T) {
 func TestIsForestalled(t *testing.T) {
 	all := []announcer.Peer{{Name: "me", Live: true, Settled: true}, {Name: "third", Live: true, Settled: true}}
 	order := takers(all, announcer.Subject{Address: vip4, Wanted: true, Claim: member.Claim{Address: vip4, Node: "other", Epoch: 5}})
-	const turn = announcer.HandOverDelay + announcer.Step
-	for name, seen := range map[string]net.HardwareAddr{
+	for name, mac := range map[string]net.HardwareAddr{
 		"the first one": macOf(order[0]), "the holder": macOf("other"), "a stranger": stranger, "nobody": nil,
 	} {
 		bubble(t, func(w *world) { w.self, w.members = order[1], survivors("me", "other", "third") }, func(w *world) {
 			w.SetCluster(three(theirs))
 			after(10 * time.Second)
+			heard := 0
+			w.set(func() {
+				w.late = func() bool { // what came while it waited for a processor
+					if mac != nil && len(w.asked) > heard {
+						w.Sighted(wire.Sighting{Address: vip4, MAC: mac, Index: eth.Index})
+					}
+					heard = len(w.asked)
+					return false
+				}
+			})
 			c := three(theirs)
 			c.Nodes[1].Draining = true
 			w.SetCluster(c)
-			after(turn / 2)
-			w.mu.Lock()
-			if !w.listens {
-				t.Error("does not listen")
+			after(announcer.HandOverDelay + announcer.Step - time.Millisecond)
+			expect(t, w, false, "before its turn")
+			after(2 * time.Millisecond)
+			expect(t, w, name != "the first one", name+" has it")
+			after(10 * time.Second)
+			expect(t, w, name != "the first one", name+" has it still")
+			asked, _, _ := w.counts()
+			if most := 20; asked == 0 || asked > most {
+				t.Errorf("%s has it: asked %d times", name, asked)
 			}
-			w.late = func() bool { // what came while it waited for a processor
-				if seen != nil {
-					w.Sighted(wire.Sighting{Address: vip4, MAC: seen, Index: eth.Index})
-				}
-				w.late = nil
-				return false
-			}
-			w.mu.Unlock()
-			after(turn/2 + time.Millisecond)
-			expect(t, w, name != "the first one", name+" announces it")
-			after(announcer.Step)
-			expect(t, w, true, name+" does not claim it")
+			w.set(func() { w.late = nil })
+			after(announcer.Step + announcer.HandOverDelay)
+			expect(t, w, true, "nobody answers any more, nor has claimed it")
 		})
 	}
 }

@@ -86,24 +86,36 @@ func (e *Engine) yields(n *entry, name string, before int) bool {
 // relieves reports whether this node is to relieve a live holder.
 func (n *entry) relieves() bool { return n.want && n.hold == nil && n.handOver }
 
-// attend makes a candidate that is to relieve a holder hear whether another one has
-// done so: it does not ask, and that one's claim may wait for a processor.
-func (e *Engine) attend(n *entry, now time.Time) {
+// inquire asks the wire, before this node's turn to relieve a holder, whether another
+// candidate has done so: that one's claim may wait for a processor. The holder answers
+// in any case, until it is relieved. Nonzero: it is too early.
+func (e *Engine) inquire(n *entry, now time.Time) time.Time {
+	if n.inquired.Equal(n.start) {
+		return time.Time{}
+	}
+	if wait := earliestAfter(now, n.start.Add(-HandOverDelay), n.retry); !wait.IsZero() {
+		return wait
+	}
 	on, err := e.place(n, now)
-	if err == nil {
-		err = e.o.Wire.Listen(on, n.address)
-	}
 	if err != nil {
-		e.logger.V(2).Info("Cannot hear whether another candidate takes an address", "address", n.address, "err", err)
+		return time.Time{} // nothing is taken then
 	}
+	if e.frames++; e.frames > burst {
+		return now.Add(burstPause)
+	}
+	if err := e.o.Wire.Ask(on, n.address, nil); err != nil {
+		return e.cannot(n, err, now)
+	}
+	n.inquired, n.retry = n.start, now.Add(HandOverDelay)
+	return time.Time{}
 }
 
-// forestalled takes in that another agent than the holder's announces the address that
-// this node should take from the holder: its claim is on its way.
+// forestalled takes in that another agent than the holder's has the address that this
+// node should take from the holder. It goes on asking until it hears that one's claim.
 func (e *Engine) forestalled(n *entry, mac net.HardwareAddr, now time.Time) {
 	switch e.macs[string(mac)] {
 	case "", e.o.Node, n.claim.Node, n.standIn.Node:
 	default:
-		n.retry = now.Add(Step)
+		n.inquired, n.retry = time.Time{}, now.Add(Step)
 	}
 }

@@ -127,7 +127,9 @@ func (e *Engine) enlist(n *entry) {
 // candidate brings an address nearer that this node should take.
 func (e *Engine) candidate(n *entry, now time.Time) time.Time {
 	if n.handOver {
-		e.attend(n, now)
+		if wait := e.inquire(n, now); !wait.IsZero() {
+			return wait
+		}
 	}
 	if wait := earliestAfter(now, n.start, n.retry); !wait.IsZero() {
 		return wait

@@ -52,7 +52,6 @@ type world struct {
 	peer      *world             // another one on the same wire
 	ipvs      bool               // kube-proxy's interface is there
 	ipvsOwn   []netip.Addr       // what is on it
-	listens   bool               // Listen was called
 }
 
 var (
@@ -161,13 +160,6 @@ func (w *world) Ask(on addr.Interface, a netip.Addr, to net.HardwareAddr) error 
 	if w.answerer != nil && (w.every == 0 || len(w.asked)%w.every == 0) {
 		w.Sighted(wire.Sighting{Address: a, MAC: w.answerer, Index: on.Index})
 	}
-	return nil
-}
-
-func (w *world) Listen(addr.Interface, netip.Addr) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.listens = true
 	return nil
 }
 

@@ -91,7 +91,7 @@ func (f *frontEnd) client(o Options) *Client {
 		o.Credentials = &fixedCredentials{text: "k8s:secret123"}
 	}
 	if o.RequestTimeout == 0 {
-		o.RequestTimeout = 5 * time.Second
+		o.RequestTimeout = time.Minute
 	}
 	c, err := New(o)
 	if err != nil {

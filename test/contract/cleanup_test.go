@@ -19,7 +19,7 @@ func (w *world) cleanUp() {
 		w.complain(err)
 	}
 	// Reservations have higher IDs than their parents.
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		nets := w.named("one.vnpool.info", "VNET", -2, -1, -1)
 		slices.Reverse(nets)
 		if len(nets) == 0 {

@@ -57,7 +57,7 @@ func TestVirtualMachine(t *testing.T) {
 	// A machine that was terminated leaves the list, but not OpenNebula.
 	w.admin.must(t, "one.vm.action", "terminate-hard", id)
 	time.Sleep(2 * time.Millisecond)
-	for deadline := time.Now().Add(20 * time.Second); vm.State != one.VMDone; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); vm.State != one.VMDone; time.Sleep(10 * time.Millisecond) {
 		if vm, err = c.VM(t.Context(), id); err != nil || time.Now().After(deadline) {
 			t.Fatalf("%s, %v", vm.State, err)
 		}

@@ -207,7 +207,7 @@ func (w *world) pool4(size int) ipam.NetworkID {
 // ready waits until OpenNebula has made a network.
 func (w *world) ready(c *one.Client, id ipam.NetworkID) ipam.Network {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		n, err := c.Get(w.t.Context(), id)
 		if err == nil && n.Ready {
 			return n

@@ -70,17 +70,24 @@ func TestFaults(t *testing.T) {
 }
 
 func TestHang(t *testing.T) {
-	s := newSim(t, Options{})
+	s := newSim(t, Options{MaxConns: 1}) // the second call begins when the first one's end was noticed
 	endpoint := start(t, s)
 	if err := s.Inject(Fault{Kind: FaultHang}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, _, err := post(ctx, endpoint, hold("10.0.0.10")); err == nil {
+	ctx, cancel := context.WithCancel(t.Context())
+	answered := make(chan error, 1)
+	go func() {
+		_, _, err := post(ctx, endpoint, hold("10.0.0.10"))
+		answered <- err
+	}()
+	for s.Calls()["one.vn.hold"] < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-answered; err == nil {
 		t.Fatal("a hanging call answered")
 	}
-	answered := make(chan error, 1)
 	go func() {
 		_, _, err := post(within(t, time.Minute), endpoint, hold("10.0.0.11"))
 		answered <- err

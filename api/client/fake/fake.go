@@ -35,6 +35,10 @@ type Clientset struct {
 
 var _ client.Interface = (*Clientset)(nil)
 
+// The watches of client-go's fakes panic when nobody has read the last hundred events,
+// as on a machine whose processors are busy.
+func init() { watch.DefaultChanSize = 10_000 }
+
 // New makes a fake client that holds the given objects.
 func New(objects ...runtime.Object) *Clientset {
 	scheme := runtime.NewScheme()
@@ -54,7 +58,11 @@ func New(objects ...runtime.Object) *Clientset {
 	}
 	c.AddReactor("*", "*", c.react)
 	c.AddWatchReactor("*", func(a testing.Action) (bool, watch.Interface, error) {
-		w, err := c.tracker.Watch(a.GetResource(), a.GetNamespace())
+		var opts metav1.ListOptions
+		if watching, ok := a.(testing.WatchActionImpl); ok {
+			opts = watching.ListOptions // with the version of the list: what came since is delivered
+		}
+		w, err := c.tracker.Watch(a.GetResource(), a.GetNamespace(), opts)
 		return true, w, err
 	})
 	return c

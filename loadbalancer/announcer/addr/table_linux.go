@@ -77,7 +77,11 @@ func (t *Table) dial() (*netlink.Conn, error) {
 }
 
 // Close ends the use of the table; the addresses stay for their lifetimes.
-func (t *Table) Close() error { return t.conn.Close() }
+func (t *Table) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.conn.Close()
+}
 
 // Interfaces lists the interfaces, sorted by name.
 func (t *Table) Interfaces() ([]Interface, error) {
@@ -262,14 +266,14 @@ func (t *Table) sendAll(messages []netlink.Message) error {
 	}
 	sent, err := t.conn.SendMessages(messages)
 	if err != nil {
-		return err
+		return t.anew(err)
 	}
 	last := sent[len(sent)-1].Header.Sequence
 	var failed error
 	for range sent {
 		replies, err := t.conn.Receive()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
+			return t.anew(err)
 		}
 		if err != nil {
 			failed = err
@@ -368,10 +372,28 @@ func (t *Table) exchange(kind netlink.HeaderType, flags netlink.HeaderFlags, bod
 	if err := t.conn.SetDeadline(time.Now().Add(deadline)); err != nil {
 		return nil, err
 	}
-	return t.conn.Execute(netlink.Message{
+	replies, err := t.conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
 		Data:   body,
 	})
+	return replies, t.anew(err)
+}
+
+// anew opens another socket if err leaves this one in disorder, and returns err: what
+// the kernel answers after the deadline would be taken for the answers to whatever is
+// asked next, and all of it would fail.
+func (t *Table) anew(err error) error {
+	var op *netlink.OpError
+	if !errors.Is(err, os.ErrDeadlineExceeded) && !(errors.As(err, &op) && op.Op == "validate") {
+		return err
+	}
+	conn, failed := t.dial()
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	_ = t.conn.Close()
+	t.conn = conn
+	return err
 }
 
 func wrap(err error, format string, args ...any) error {

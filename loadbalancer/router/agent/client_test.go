@@ -109,7 +109,7 @@ func TestOnState(t *testing.T) {
 	states := make(chan router.State, 100)
 	c := b.client("lab", 1, func(o *router.ClientOptions) { o.OnState = func(s router.State) { states <- s } })
 	g := c.Set(doc("lab", "203.0.113.100", 1))
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		select {
 		case s := <-states:

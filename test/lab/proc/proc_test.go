@@ -34,7 +34,7 @@ func mark(t *testing.T) string { return fmt.Sprintf("%s-%d", t.Name(), os.Getpid
 
 func wait(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("waited too long for " + what)
 		}
@@ -122,7 +122,7 @@ func TestMarked(t *testing.T) {
 	if pids, err := proc.Marked(mark(t)[:5]); err != nil || len(pids) != 0 {
 		t.Errorf("processes of a shorter mark: %v, %v", pids, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := proc.KillMarked(ctx, mark(t)); err != nil {
 		t.Fatal(err)
