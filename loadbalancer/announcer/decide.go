@@ -173,16 +173,38 @@ func (v View) keep(s Subject) bool {
 	if !known || self.Excluded {
 		return false
 	}
-	all := v.candidates(s)
-	return len(all) == 0 || slices.Contains(all, v.Self)
+	in, some := v.among(v.Self, s)
+	return in || !some
 }
 
 // leaves reports whether the node, which has s, should have it no longer and
 // there is another one to take it.
 func (v View) leaves(holder string, s Subject) bool {
-	all := v.candidates(s)
-	return len(all) > 0 && !slices.Contains(all, holder)
+	in, some := v.among(holder, s)
+	return some && !in
 }
+
+// among reports whether the node is one of the candidates, and whether there are any.
+// It is asked of all addresses that somebody has, whenever anything changes.
+func (v View) among(node string, s Subject) (in, some bool) {
+	if p, ok := v.peer(node); ok && !p.Reluctant && may(p, s) {
+		return true, true
+	}
+	for _, reluctant := range []bool{false, true} {
+		for _, p := range v.Peers {
+			if p.Reluctant == reluctant && may(p, s) {
+				in, some = in || p.Name == node, true
+			}
+		}
+		if some {
+			break
+		}
+	}
+	return in, some
+}
+
+// may reports whether the node may take s, if it is not too reluctant.
+func may(p Peer, s Subject) bool { return eligible(p, s) && !(p.Doubted && s.of(p.Name)) }
 
 // candidates are the nodes that may take s, the first choice first: reluctant
 // ones only if there are no others.
@@ -200,7 +222,7 @@ func (v View) ordered(s Subject, reluctant bool) []string {
 	}
 	var all []candidate
 	for _, p := range v.Peers {
-		if p.Reluctant == reluctant && eligible(p, s) && !(p.Doubted && s.of(p.Name)) {
+		if p.Reluctant == reluctant && may(p, s) {
 			// Which nodes are new does not matter for an address that nobody
 			// had before: nothing breaks if they go again at once.
 			p.Settled = p.Settled || s.Claim.Epoch == 0 || s.Recent

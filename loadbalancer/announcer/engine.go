@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,19 +135,26 @@ type Engine struct {
 	damper     damper
 	judged     time.Time // when the damper's judgement changes; zero: never
 	entries    map[netip.Addr]*entry
-	controls   map[int]*control        // by interface
-	states     map[string]member.State // what nodes said of themselves last
-	macs       map[string]string       // nodes by the hardware addresses of their interfaces
-	dirty      bool                    // evaluate all
-	heldDirty  bool                    // tell Memory
-	moved      time.Time               // when an address was last seen to change its holder
-	scouts     map[string]int          // addresses that a host is asked for often
-	frames     int                     // sent in this step
-	conversing bool                    // addresses are asked for
-	asked      []*entry                // in this step
-	taking     []taking                // in this step
-	read       time.Time               // when the inbox was emptied last
-	urgent     bool                    // something that was heard wants a step now
+	order      []*entry                 // entries, sorted by address
+	patterns   map[string]addr.Patterns // of the addresses' interfaces, see compile
+	updated    uint64                   // counts updates
+	known      []*entry                 // reused by evaluate
+	subjects   []Subject                // likewise
+	filtered   bool                     // the Filter was told what this node holds
+	elsewhere  bool                     // and of what kube-proxy has put on it
+	controls   map[int]*control         // by interface
+	states     map[string]member.State  // what nodes said of themselves last
+	macs       map[string]string        // nodes by the hardware addresses of their interfaces
+	dirty      bool                     // evaluate all
+	heldDirty  bool                     // tell Memory
+	moved      time.Time                // when an address was last seen to change its holder
+	scouts     map[string]int           // addresses that a host is asked for often
+	frames     int                      // sent in this step
+	conversing bool                     // addresses are asked for
+	asked      []*entry                 // in this step
+	taking     []taking                 // in this step
+	read       time.Time                // when the inbox was emptied last
+	urgent     bool                     // something that was heard wants a step now
 }
 
 type update struct {
@@ -281,16 +289,42 @@ func (e *Engine) take(u update, now time.Time) {
 	}
 	e.cluster, e.fresh, e.mayTake, e.dirty = u.cluster, u.fresh, u.take, true
 	e.begun = true
-	known := map[netip.Addr]bool{}
+	e.updated++
+	patterns := map[string]addr.Patterns{}
 	for _, a := range u.cluster.Addresses {
-		known[a.Address] = true
-		e.entry(a.Address).setSpec(a, e.logger)
+		n := e.entry(a.Address)
+		n.setSpec(a, e.compile(a.Interfaces, patterns))
+		n.updated = e.updated
 	}
-	for a, n := range e.entries {
-		if !known[a] {
+	e.patterns = patterns
+	for _, n := range e.order {
+		if n.updated != e.updated {
 			n.vanish(u.fresh, now, e.o.Lifetime)
 		}
 	}
+}
+
+// compile compiles the names of interfaces, once for all addresses and updates that
+// have the same, and notes them in used.
+func (e *Engine) compile(names []string, used map[string]addr.Patterns) addr.Patterns {
+	if len(names) == 0 {
+		return nil
+	}
+	key := strings.Join(names, "\x00")
+	p, found := used[key]
+	if !found {
+		p, found = e.patterns[key]
+	}
+	if !found {
+		var err error
+		if p, err = addr.Compile(names); err != nil {
+			// None matches then; the pool's condition is where people look.
+			e.logger.Error(err, "Unusable interface pattern", "interfaces", names)
+			p = addr.Patterns{}
+		}
+	}
+	used[key] = p
+	return p
 }
 
 func (e *Engine) entry(a netip.Addr) *entry {
@@ -298,6 +332,8 @@ func (e *Engine) entry(a netip.Addr) *entry {
 	if n == nil {
 		n = &entry{address: a}
 		e.entries[a] = n
+		at, _ := slices.BinarySearchFunc(e.order, a, func(n *entry, a netip.Addr) int { return n.address.Compare(a) })
+		e.order = slices.Insert(e.order, at, n)
 		e.interest.Store(a, true)
 	}
 	return n
@@ -384,13 +420,4 @@ func (e *Engine) remember() {
 	e.holds.Store(int64(len(held)))
 	e.o.Memory.SetHeld(held)
 	e.heldDirty = false
-}
-
-func (e *Engine) sorted() []*entry {
-	out := make([]*entry, 0, len(e.entries))
-	for _, n := range e.entries {
-		out = append(out, n)
-	}
-	slices.SortFunc(out, func(a, b *entry) int { return a.address.Compare(b.address) })
-	return out
 }

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"k8s.io/klog/v2"
-
 	"github.com/onelb/onelb/loadbalancer/announcer/addr"
 	"github.com/onelb/onelb/loadbalancer/announcer/member"
 )
@@ -15,6 +13,7 @@ import (
 type entry struct {
 	address netip.Addr
 
+	updated  uint64 // the update that named it last
 	spec     Address
 	namedAt  time.Time // when the holder in spec was named
 	known    bool      // there is, or was, a spec
@@ -111,13 +110,7 @@ func (c *conflict) seen(mac net.HardwareAddr, now time.Time) (defend, report boo
 }
 
 // setSpec takes in what is wanted of the address.
-func (n *entry) setSpec(a Address, logger klog.Logger) {
-	patterns, err := addr.Compile(a.Interfaces)
-	if err != nil {
-		// None matches then; the pool's condition is where people look.
-		logger.Error(err, "Unusable interface pattern", "address", a.Address)
-		patterns = addr.Patterns{}
-	}
+func (n *entry) setSpec(a Address, patterns addr.Patterns) {
 	if h, was := a.Holder, n.spec.Holder; h != nil && !h.same(was) {
 		n.namedAt = time.Now()
 	}

@@ -33,14 +33,17 @@ func (e *Engine) evaluate(now time.Time) {
 		return // nobody has said what is wanted
 	}
 	e.observe(now)
-	entries := slices.DeleteFunc(e.sorted(), func(n *entry) bool { return !n.known })
 	view := View{Self: e.o.Node, Peers: e.peers, Even: e.evenAt(now)}
-	for _, n := range entries {
-		n.subject = e.subject(n, view, now)
-		view.Subjects = append(view.Subjects, n.subject)
+	e.known, e.subjects = e.known[:0], e.subjects[:0]
+	for _, n := range e.order {
+		if n.known {
+			n.subject = e.subject(n, view, now)
+			e.known, e.subjects = append(e.known, n), append(e.subjects, n.subject)
+		}
 	}
+	view.Subjects = e.subjects
 	for i, d := range Decide(view) {
-		n := entries[i]
+		n := e.known[i]
 		n.want, n.start, n.rank, n.handOver, n.planFirst = d.Hold, d.NotBefore, d.Rank, d.HandOver, d.First
 		if !d.Hold {
 			n.ask = nil

@@ -11,15 +11,21 @@ import (
 // Services, on all nodes.
 const ipvsInterface = "kube-ipvs0"
 
+// ipvs is where that is among the interfaces; -1: there is none.
+func (e *Engine) ipvs() int {
+	return slices.IndexFunc(e.interfaces, func(i addr.Interface) bool { return i.Name == ipvsInterface })
+}
+
 // filter lets the kernel answer ARP for a held address on its interface alone. For
 // an address that this node does not hold there is nothing to keep silent about,
 // unless kube-proxy has put it there, or will. One that is in no list any more is
 // ours until kube-proxy has taken it off.
 func (e *Engine) filter() {
-	at := slices.IndexFunc(e.interfaces, func(i addr.Interface) bool { return i.Name == ipvsInterface })
+	at := e.ipvs()
 	elsewhere := func(n *entry) bool {
 		return at >= 0 && n.known && (n.keep.IsZero() || e.interfaces[at].Has(n.address))
 	}
+	e.filtered, e.elsewhere = true, at >= 0
 	s := arpfilter.State{Elsewhere: at >= 0}
 	for _, n := range e.entries {
 		if n.hold != nil {

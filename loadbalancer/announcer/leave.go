@@ -40,7 +40,7 @@ func (e *Engine) steppedSince(t time.Time) bool {
 func (e *Engine) leave() {
 	var entries []addr.Entry
 	now := time.Now()
-	for _, n := range e.sorted() {
+	for _, n := range e.order {
 		if n.hold != nil && n.want && n.hold.expires.After(now) {
 			entries = append(entries, addr.Entry{Address: n.address, Index: n.hold.on.Index})
 		}

@@ -46,7 +46,7 @@ func (e *Engine) step(now time.Time) time.Time {
 			e.report(n)
 		}
 	}
-	if evaluated || e.heldDirty {
+	if e.heldDirty || !e.filtered || evaluated && (e.elsewhere || e.ipvs() >= 0) {
 		e.filter()
 	}
 	if e.heldDirty {
@@ -141,7 +141,7 @@ func (e *Engine) drop(n *entry, reason string, now time.Time) {
 // renew gives all held addresses their lifetime anew.
 func (e *Engine) renew(now time.Time) {
 	var entries []addr.Entry
-	for _, n := range e.sorted() {
+	for _, n := range e.order {
 		if n.hold == nil || n.known && !n.want {
 			continue
 		}

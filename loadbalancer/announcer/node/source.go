@@ -21,10 +21,11 @@ const (
 	// decides what is taken.
 	patience = 2 * time.Second
 	// rebuildInterval makes one rebuild of many changes. While changes go on and on,
-	// rebuildShare keeps rebuilding at a share of the time: it looks at all that the
-	// node knows. A single change never waits for longer than rebuildInterval.
+	// rebuilds are so far apart that they take a small share of the time: each of them,
+	// and what the engine makes of it, looks at all addresses. A single change never
+	// waits for longer than rebuildInterval.
 	rebuildInterval = 10 * time.Millisecond
-	rebuildShare    = 20
+	rebuildRest     = 200 * time.Microsecond // for each address
 	rebuildMost     = 200 * time.Millisecond
 	serviceIndex    = "service"
 )
@@ -34,6 +35,9 @@ type source struct {
 	vips, nodes, endpoints cache.SharedIndexInformer
 	changed                chan struct{}
 	cordoned               bool // cordoned nodes count as draining
+
+	mu    sync.Mutex      // guards local
+	local map[string]bool // the Services whose EndpointSlices matter, by namespace/name
 }
 
 func newSource(kube kube, onelb client.Interface, cordoned bool) (*source, error) {
@@ -46,7 +50,7 @@ func newSource(kube kube, onelb client.Interface, cordoned bool) (*source, error
 				if !ok {
 					return nil, fmt.Errorf("%T is not an EndpointSlice", obj)
 				}
-				return []string{e.Namespace + "/" + e.Labels[discoveryv1.LabelServiceName]}, nil
+				return []string{sliceService(e)}, nil
 			}}),
 		changed: make(chan struct{}, 1), cordoned: cordoned,
 	}
@@ -57,14 +61,39 @@ func newSource(kube kube, onelb client.Interface, cordoned bool) (*source, error
 			return nil, fmt.Errorf("set up informer: %w", err)
 		}
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { s.wake() },
-			UpdateFunc: func(any, any) { s.wake() },
-			DeleteFunc: func(any) { s.wake() },
+			AddFunc:    func(obj any) { s.heard(nil, obj) },
+			UpdateFunc: s.heard,
+			DeleteFunc: func(obj any) { s.heard(nil, obj) },
 		}); err != nil {
 			return nil, fmt.Errorf("set up informer: %w", err)
 		}
 	}
 	return s, nil
+}
+
+// heard wakes Run, unless what has changed is of no concern to it: what kubelets and
+// the cloud-controller-manager write again and again, and the EndpointSlices of Services
+// whose nodes do not matter.
+func (s *source) heard(before, obj any) {
+	if (before == nil || !same(before, obj)) && (s.matters(before) || s.matters(obj)) {
+		s.wake()
+	}
+}
+
+// matters reports whether translate looks at the object. It leaves out the EndpointSlices
+// of most Services.
+func (s *source) matters(obj any) bool {
+	if e, ok := obj.(*discoveryv1.EndpointSlice); ok {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.local[sliceService(e)]
+	}
+	return obj != nil
+}
+
+// sliceService is the Service of an EndpointSlice, as namespace/name.
+func sliceService(e *discoveryv1.EndpointSlice) string {
+	return e.Namespace + "/" + e.Labels[discoveryv1.LabelServiceName]
 }
 
 func (s *source) wake() {
@@ -102,9 +131,9 @@ func (s *source) Run(ctx context.Context, give func(*announcer.Cluster), late fu
 		}
 	}
 	for {
-		begin := time.Now()
-		give(s.build(logger))
-		next := time.Now().Add(restAfter(time.Since(begin)))
+		c := s.build(logger)
+		give(c)
+		next := time.Now().Add(restAfter(len(c.Addresses)))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -118,11 +147,18 @@ func (s *source) Run(ctx context.Context, give func(*announcer.Cluster), late fu
 	}
 }
 
-// restAfter is how long to leave a rebuild at least to the next one.
-func restAfter(took time.Duration) time.Duration { return min(rebuildShare*took, rebuildMost) }
+// restAfter is how long to leave a rebuild of so many addresses at least to the next one.
+func restAfter(addresses int) time.Duration {
+	return min(time.Duration(addresses)*rebuildRest, rebuildMost)
+}
 
 func (s *source) build(logger klog.Logger) *announcer.Cluster {
-	return translate(logger, s.cordoned, list[*corev1.Node](s.nodes), list[*v1alpha1.VirtualIP](s.vips),
+	vips := list[*v1alpha1.VirtualIP](s.vips)
+	local := localServices(vips)
+	s.mu.Lock()
+	s.local = local // before the EndpointSlices are read: a later one wakes Run again
+	s.mu.Unlock()
+	return translate(logger, s.cordoned, list[*corev1.Node](s.nodes), vips,
 		func(namespace, service string) []*discoveryv1.EndpointSlice {
 			found, err := s.endpoints.GetIndexer().ByIndex(serviceIndex, namespace+"/"+service)
 			if err != nil {

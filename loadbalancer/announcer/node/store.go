@@ -24,7 +24,7 @@ const (
 	clusterFile = "cluster.json"
 	heldFile    = "held.json"
 	// saveInterval bounds how often the disk is written.
-	saveInterval = 200 * time.Millisecond
+	saveInterval = time.Second
 )
 
 // store keeps the last known cluster and the held addresses as files that are

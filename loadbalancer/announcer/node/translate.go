@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/klog/v2"
 
@@ -83,7 +82,7 @@ func translateAddress(a netip.Addr, v *v1alpha1.VirtualIP, endpoints slicesOf) a
 	for _, s := range v.Spec.Services {
 		out.Services = append(out.Services, announcer.Service{Namespace: s.Namespace, Name: s.Name, UID: string(s.UID)})
 	}
-	out.Conflict = apimeta.IsStatusConditionTrue(v.Status.Conditions, v1alpha1.VirtualIPAddressConflict)
+	out.Conflict = conflict(v)
 	if h := v.Status.Holder; h != nil {
 		out.Holder = &announcer.Holding{Node: h.Name, Interface: h.Interface, Since: h.Since.Time, Epoch: h.Epoch}
 	}
@@ -153,6 +152,21 @@ func attachedNodes(g *v1alpha1.Guard, a announcer.Address) []string {
 	return all
 }
 
+// localServices are the Services whose endpoints decide which nodes may have an address,
+// as namespace/name.
+func localServices(vips []*v1alpha1.VirtualIP) map[string]bool {
+	out := map[string]bool{}
+	for _, v := range vips {
+		if v.Spec.TrafficPolicy != v1alpha1.TrafficPolicyLocal {
+			continue
+		}
+		for _, s := range v.Spec.Services {
+			out[s.Namespace+"/"+s.Name] = true
+		}
+	}
+	return out
+}
+
 // endpointNodes are the nodes with endpoints of all the Services; if no node has
 // all, those with any.
 func endpointNodes(services []announcer.Service, endpoints slicesOf) []string {
@@ -196,34 +210,4 @@ func serviceNodes(all []*discoveryv1.EndpointSlice) map[string]bool {
 		return ready
 	}
 	return serving
-}
-
-// The informers keep only what translate looks at.
-
-func trimNode(obj any) (any, error) {
-	if n, ok := obj.(*corev1.Node); ok {
-		n.ManagedFields, n.Annotations = nil, nil
-		n.Spec = corev1.NodeSpec{Unschedulable: n.Spec.Unschedulable, Taints: n.Spec.Taints}
-		n.Status = corev1.NodeStatus{Addresses: n.Status.Addresses, Conditions: n.Status.Conditions}
-	}
-	return obj, nil
-}
-
-func trimSlice(obj any) (any, error) {
-	if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
-		s.ManagedFields, s.Annotations, s.OwnerReferences, s.Ports = nil, nil, nil, nil
-		s.Labels = map[string]string{discoveryv1.LabelServiceName: s.Labels[discoveryv1.LabelServiceName]}
-		for i := range s.Endpoints {
-			e := &s.Endpoints[i]
-			*e = discoveryv1.Endpoint{NodeName: e.NodeName, Conditions: e.Conditions}
-		}
-	}
-	return obj, nil
-}
-
-func trimVirtualIP(obj any) (any, error) {
-	if v, ok := obj.(*v1alpha1.VirtualIP); ok {
-		v.ManagedFields = nil
-	}
-	return obj, nil
 }
