@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -27,7 +28,7 @@ func sample() Document {
 			{Name: "nodes6", Members: []Member{{Address: netip.MustParseAddr("fd00:20::11"), Weight: 1, Node: "node-1"}}},
 		},
 		Frontends: []Frontend{
-			{Address: netip.MustParseAddr("203.0.113.100"), Protocol: TCP, Port: 80, Service: "default/web", Group: "nodes4", BackendPort: 30080, SNAT: SNATAuto},
+			{Address: netip.MustParseAddr("203.0.113.100"), Protocol: TCP, Port: 80, Service: "default/web", Group: "nodes4", BackendPort: 30080, SNAT: SNATAuto, Affinity: 3 * time.Hour, MaxConnections: 1000},
 			{
 				Address: netip.MustParseAddr("203.0.113.100"), Protocol: UDP, Port: 53, Service: "default/dns", Group: "nodes4", BackendPort: 30053, SNAT: SNATNever,
 				SourceRanges: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")},
@@ -62,6 +63,9 @@ func TestValidate(t *testing.T) {
 		"no backend port":     {func(d *Document) { d.Frontends[0].BackendPort = 0 }, "is 0"},
 		"protocol":            {func(d *Document) { d.Frontends[2].Protocol = "ICMP" }, `protocol "ICMP"`},
 		"snat":                {func(d *Document) { d.Frontends[0].SNAT = "maybe" }, `snat "maybe"`},
+		"affinity":            {func(d *Document) { d.Frontends[0].Affinity = 25 * time.Hour }, "up to 24h"},
+		"part of a second":    {func(d *Document) { d.Frontends[0].Affinity = time.Millisecond }, "not whole seconds"},
+		"limit":               {func(d *Document) { d.Frontends[0].MaxConnections = MaxConnectionLimit + 1 }, "at most 1000000"},
 		"weight":              {func(d *Document) { d.Groups[0].Members[0].Weight = MaxWeight + 1 }, "weight 1001"},
 		"negative weight":     {func(d *Document) { d.Groups[0].Members[0].Weight = -1 }, "weight -1"},
 		"check path":          {func(d *Document) { d.Groups[0].Check.Path = "healthz" }, "starts with /"},
@@ -127,6 +131,7 @@ func TestHash(t *testing.T) {
 		"protocol": func(d *Document) { d.Frontends[0].Protocol = UDP }, "port": func(d *Document) { d.Frontends[0].Port = 9 },
 		"service": func(d *Document) { d.Frontends[0].Service = "x" }, "frontend's group": func(d *Document) { d.Frontends[0].Group = "x" },
 		"backend port": func(d *Document) { d.Frontends[0].BackendPort = 9 }, "snat": func(d *Document) { d.Frontends[0].SNAT = SNATAlways },
+		"affinity": func(d *Document) { d.Frontends[0].Affinity = time.Second }, "limit": func(d *Document) { d.Frontends[0].MaxConnections = 1 },
 		"ranges": func(d *Document) { d.Frontends[1].SourceRanges = d.Frontends[1].SourceRanges[:1] },
 	} {
 		d := sample()
