@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/annotation"
 	"github.com/onelb/onelb/loadbalancer/router"
 )
 
@@ -82,6 +84,9 @@ func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1
 	if err != nil {
 		return err
 	}
+	// A limit that cannot be read is reported by Ensure, and must not take a
+	// Service away that works.
+	limit, _ := annotation.ParseConnectionLimit(svc.Annotations) //nolint:errcheck // see above
 	for _, p := range svc.Spec.Ports {
 		if v.Spec.Share != "" && !slices.Contains(ref.Ports, portName(p)) {
 			continue // Ensure has not claimed it, or has refused the Service
@@ -89,6 +94,7 @@ func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1
 		f := router.Frontend{
 			Address: a, Protocol: router.Protocol(cmp.Or(p.Protocol, corev1.ProtocolTCP)), Port: uint16(p.Port), //nolint:gosec // 1..65535 by the API
 			Service: ref.Namespace + "/" + ref.Name, Group: group, SourceRanges: ranges,
+			Affinity: affinity(svc, forward), MaxConnections: limit,
 		}
 		f.BackendPort = f.Port
 		if forward == v1alpha1.ForwardNodePort {
@@ -100,6 +106,19 @@ func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1
 		b.frontends = append(b.frontends, f)
 	}
 	return nil
+}
+
+// affinity is for how long the router has a client keep its backend. With forward
+// VIP there is one, and kube-proxy behind it keeps the client's pod.
+func affinity(svc *corev1.Service, forward v1alpha1.Forward) time.Duration {
+	if svc.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || forward == v1alpha1.ForwardVIP {
+		return 0
+	}
+	seconds := int32(corev1.DefaultClientIPServiceAffinitySeconds)
+	if c := svc.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+		seconds = *c.ClientIP.TimeoutSeconds
+	}
+	return min(time.Duration(seconds)*time.Second, router.MaxAffinity)
 }
 
 // group returns the name of the backends of a Service, made if need be. All

@@ -94,6 +94,38 @@ group vip-10.20.0.100: 10.20.0.100*1
 group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1`,
 		},
 		{
+			name: "session affinity and a limit of connections", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
+			service: func(s *corev1.Service) {
+				s.Annotations = map[string]string{"onelb.io/connection-limit": "100"}
+				s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+				s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(90))}}
+			},
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080 affinity 1m30s most 100
+203.0.113.100:53/UDP ns/web -> nodes-ipv4:30053 affinity 1m30s most 100`,
+		},
+		{
+			name: "a limit that cannot be read takes nothing away", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
+			service: func(s *corev1.Service) {
+				s.Annotations = map[string]string{"onelb.io/connection-limit": "many"}
+				s.Spec.Ports = s.Spec.Ports[:1]
+			},
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080`,
+		},
+		{
+			name: "VIP: affinity is kube-proxy's", forward: v1alpha1.ForwardVIP, address: "203.0.113.100", inner: "10.20.0.100",
+			service: func(s *corev1.Service) {
+				s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+				s.Spec.Ports = s.Spec.Ports[:1]
+			},
+			want: `
+group vip-10.20.0.100: 10.20.0.100*1
+203.0.113.100:80/TCP ns/web -> vip-10.20.0.100:80`,
+		},
+		{
 			name: "source ranges of the family; only others' means nobody", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
 			service: func(s *corev1.Service) {
 				s.Spec.Ports = s.Spec.Ports[:1]
@@ -178,6 +210,12 @@ func dump(d router.Document) string {
 		line := fmt.Sprintf("%s %s -> %s:%d", f.Key(), f.Service, f.Group, f.BackendPort)
 		if len(f.SourceRanges) > 0 {
 			line += fmt.Sprintf(" from %v", f.SourceRanges)
+		}
+		if f.Affinity > 0 {
+			line += " affinity " + f.Affinity.String()
+		}
+		if f.MaxConnections > 0 {
+			line += fmt.Sprintf(" most %d", f.MaxConnections)
 		}
 		lines = append(lines, line)
 	}

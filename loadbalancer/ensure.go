@@ -291,9 +291,6 @@ func (c *Controller) program(ctx context.Context, svc *corev1.Service, records [
 		if err := c.programmed(ctx, svc, r, generation); err != nil {
 			return err
 		}
-		if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP && d.Router.Forward == v1alpha1.ForwardNodePort {
-			c.events.AffinityPerNode(svc, r.Pool)
-		}
 	}
 	return nil
 }

@@ -34,8 +34,6 @@ const (
 	ReasonRefused = "Refused"
 	// ReasonInvalidPool: the AddressPool cannot be used as it is written.
 	ReasonInvalidPool = "InvalidPool"
-	// ReasonAffinityPerNode: sessionAffinity holds on each node only.
-	ReasonAffinityPerNode = "AffinityPerNode"
 	// ReasonRestored: a VirtualIP in use was deleted by somebody and made anew.
 	ReasonRestored = "VirtualIPRestored"
 )
@@ -96,12 +94,6 @@ func (e *events) Released(svc *corev1.Service, a netip.Addr, left virtualip.Left
 
 func (e *events) Programmed(svc *corev1.Service, a netip.Addr, router string) {
 	e.recorder.Eventf(svc, corev1.EventTypeNormal, ReasonRouterProgrammed, "Router %s forwards %s", router, a)
-}
-
-// AffinityPerNode says, once, what becomes of a Service's sessionAffinity.
-func (e *events) AffinityPerNode(svc *corev1.Service, pool string) {
-	e.once(svc, svc.UID, corev1.EventTypeWarning, ReasonAffinityPerNode, fmt.Sprintf(
-		"sessionAffinity ClientIP holds on each node only: the router spreads a client's connections over the nodes (AddressPool %s, forward: NodePort). A pool with forward: VIP, or exposure L2, keeps it whole", pool))
 }
 
 // Failed sends one event for a failure, until it changes or is cleared.

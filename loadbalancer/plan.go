@@ -279,6 +279,10 @@ func checkServable(svc *corev1.Service, p *poolView) error {
 	if p.Guarded && svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
 		return refuse("AddressPool %s has guard: alias, with which a few nodes that were chosen ahead of time hold an address, wherever the Service's pods are: set externalTrafficPolicy to Cluster, or use a pool without guard", p.Name)
 	}
+	if _, limited := svc.Annotations[annotation.ConnectionLimit.Name]; limited && p.Exposure != v1alpha1.ExposureRouter {
+		return refuse("annotation %s needs a router to count connections, and AddressPool %s has exposure %s: leave the annotation out, or use a pool with exposure Router",
+			annotation.ConnectionLimit.Name, p.Name, p.Exposure)
+	}
 	if p.Exposure != v1alpha1.ExposureRouter || p.Router.Forward != v1alpha1.ForwardNodePort {
 		return nil
 	}

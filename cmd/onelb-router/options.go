@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,7 @@ type options struct {
 	cert, key, clientCA      string
 	stateDir, metricsAddress string
 	publicInterfaces         []string
+	podNetworks              []string
 }
 
 func addFlags(flags *pflag.FlagSet) *options {
@@ -35,12 +37,21 @@ func addFlags(flags *pflag.FlagSet) *options {
 	flags.StringVar(&o.clientCA, "tls-client-ca", "", "authority of the clusters' certificates, PEM (required)")
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/onelb-router", "directory that keeps the documents")
 	flags.StringSliceVar(&o.publicInterfaces, "public-interfaces", nil, "interfaces that may hold public addresses, names or regular expressions; default: the one whose network contains the address")
+	flags.StringSliceVar(&o.podNetworks, "pod-networks", nil, "networks in which clusters may have routes to their pods, for example 10.244.0.0/16,fd00:244::/56; default: none")
 	flags.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9912", "address for /metrics, /healthz and /readyz; empty: off")
 	return o
 }
 
 // run puts the agent together and runs it.
 func (o *options) run(ctx context.Context) error {
+	var pods []netip.Prefix
+	for _, text := range o.podNetworks {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("--pod-networks: %w", err)
+		}
+		pods = append(pods, p.Masked())
+	}
 	addresses, err := agent.OpenAddresses(o.publicInterfaces)
 	if err != nil {
 		return err
@@ -54,7 +65,7 @@ func (o *options) run(ctx context.Context) error {
 	a, err := agent.New(agent.Options{
 		Name: o.name, Listener: listener, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA,
 		StateDir: o.stateDir, Version: version, Registerer: registry,
-		Table: nft.Open(nft.Options{}), Addresses: addresses, Flows: agent.KernelFlows{}, System: agent.KernelSettings,
+		Table: nft.Open(nft.Options{}), Addresses: addresses, Flows: agent.KernelFlows{}, Routes: agent.KernelRoutes{}, PodNetworks: pods, System: agent.KernelSettings,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())

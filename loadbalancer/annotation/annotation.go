@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ const Prefix = "onelb.io/"
 
 // MaxRetain is the longest that an address is kept: a year.
 const MaxRetain = 8760 * time.Hour
+
+// MaxConnectionLimit is the largest limit of connections.
+const MaxConnectionLimit = 1_000_000
 
 // Key is one annotation.
 type Key struct {
@@ -33,12 +37,14 @@ var (
 	Address = Key{Name: Prefix + "address", Value: "one address, or one IPv4 and one IPv6 address with a comma between", Meaning: "Give the Service these very addresses. They have to be in a pool and free. Takes precedence over `spec.loadBalancerIP`, which is read too."}
 	// Retain keeps addresses for the next Service of the same name.
 	Retain = Key{Name: Prefix + "retain", Value: "a duration from `1s` to `8760h`, for example `24h`", Meaning: "When the Service is deleted, or is no longer of type LoadBalancer, keep its addresses for as long for the next Service of the same namespace and name. See [keep an address](../how-to/keep-an-address.md)."}
+	// ConnectionLimit bounds the open connections of each of the Service's ports.
+	ConnectionLimit = Key{Name: Prefix + "connection-limit", Value: "a number from `1` to `1000000`", Meaning: "With exposure `Router`: at most so many connections may be open at a time on each address and port of the Service, of all clients together, on each instance of the router. The first packet of one too many is dropped, and clients send it again, as to a server whose queue is full. Other exposures refuse it."}
 	// Share names a group of Services that have one address.
 	Share = Key{Name: Prefix + "share", Value: "a key: letters, digits, `-`, `_`, `.`, at most 63", Meaning: "Share one address with the other Services of the namespace (of all namespaces, if the pool has `shareAcrossNamespaces`) that have the same key and the same pool. Their ports must not clash and their `externalTrafficPolicy` must be the same; with `Local`, their selectors too. See [share an address](../how-to/share-an-address.md)."}
 )
 
 // All lists every annotation, sorted by name.
-func All() []Key { return []Key{Address, Pool, Retain, Share} }
+func All() []Key { return []Key{Address, ConnectionLimit, Pool, Retain, Share} }
 
 // Request is what a Service asks for through annotations and the deprecated
 // spec.loadBalancerIP.
@@ -47,6 +53,8 @@ type Request struct {
 	Addresses []netip.Addr // sorted, at most one for each family
 	Share     string       // empty: an address of its own
 	Retain    time.Duration
+	// ConnectionLimit is 0 if there is none.
+	ConnectionLimit uint32
 }
 
 // Parse reads a Service's annotations. An unknown key with our prefix, or a
@@ -71,6 +79,10 @@ func Parse(annotations map[string]string, loadBalancerIP string) (Request, error
 		}
 		r.Retain = d
 	}
+	var err error
+	if r.ConnectionLimit, err = ParseConnectionLimit(annotations); err != nil {
+		return r, err
+	}
 	source, text := "annotation "+Address.Name, annotations[Address.Name]
 	if text == "" {
 		source, text = "spec.loadBalancerIP", loadBalancerIP
@@ -84,6 +96,19 @@ func Parse(annotations map[string]string, loadBalancerIP string) (Request, error
 	}
 	r.Addresses = addrs
 	return r, nil
+}
+
+// ParseConnectionLimit reads that annotation alone; 0: it is not there.
+func ParseConnectionLimit(annotations map[string]string) (uint32, error) {
+	text, ok := annotations[ConnectionLimit.Name]
+	if !ok {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n < 1 || n > MaxConnectionLimit {
+		return 0, fmt.Errorf("annotation %s %q is not a number from 1 to %d; without a limit, leave it out", ConnectionLimit.Name, text, MaxConnectionLimit)
+	}
+	return uint32(n), nil
 }
 
 func known(annotations map[string]string) error {

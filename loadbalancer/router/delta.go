@@ -3,6 +3,7 @@ package router
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -14,11 +15,13 @@ type Delta struct {
 	Frontends        []Frontend
 	RemovedGroups    []string
 	RemovedFrontends []Key
+	Routes           []Route
+	RemovedRoutes    []netip.Prefix
 }
 
 // Empty reports whether the delta changes nothing.
 func (d Delta) Empty() bool {
-	return len(d.Groups)+len(d.Frontends)+len(d.RemovedGroups)+len(d.RemovedFrontends) == 0
+	return len(d.Groups)+len(d.Frontends)+len(d.Routes)+len(d.RemovedGroups)+len(d.RemovedFrontends)+len(d.RemovedRoutes) == 0
 }
 
 // Diff returns what must change to get from one normalized document to another.
@@ -30,6 +33,9 @@ func Diff(from, to Document) Delta {
 	merge(from.Frontends, to.Frontends, compareFrontend,
 		func(f Frontend) { d.RemovedFrontends = append(d.RemovedFrontends, f.Key()) },
 		func(f Frontend) { d.Frontends = append(d.Frontends, f) }, Frontend.Equal)
+	merge(from.Routes, to.Routes, compareRoute,
+		func(r Route) { d.RemovedRoutes = append(d.RemovedRoutes, r.Destination) },
+		func(r Route) { d.Routes = append(d.Routes, r) }, equalRoute)
 	return d
 }
 
@@ -70,6 +76,11 @@ func (d Document) Patch(delta Delta) (Document, error) {
 		Key.Compare, func(f Frontend, k Key) int { return f.Key().Compare(k) })
 	if err != nil {
 		return Document{}, fmt.Errorf("patch frontends: %w", err)
+	}
+	d.Routes, err = patch(d.Routes, delta.Routes, delta.RemovedRoutes, compareRoute,
+		comparePrefix, func(r Route, p netip.Prefix) int { return comparePrefix(r.Destination, p) })
+	if err != nil {
+		return Document{}, fmt.Errorf("patch routes: %w", err)
 	}
 	return d, nil
 }

@@ -57,6 +57,8 @@ type Document struct {
 	Generation uint64
 	Groups     []Group
 	Frontends  []Frontend
+	// Routes lead to the pods of the cluster's nodes.
+	Routes []Route
 }
 
 // Group is a set of backends that many frontends share, so that the cost of a
@@ -165,6 +167,7 @@ func (d Document) Normalize() Document {
 		d.Frontends[i] = d.Frontends[i].normalize()
 	}
 	slices.SortStableFunc(d.Frontends, func(a, b Frontend) int { return a.Key().Compare(b.Key()) })
+	d.Routes = normalizeRoutes(d.Routes)
 	return d
 }
 

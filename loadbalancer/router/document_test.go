@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -27,12 +28,16 @@ func sample() Document {
 			{Name: "nodes6", Members: []Member{{Address: netip.MustParseAddr("fd00:20::11"), Weight: 1, Node: "node-1"}}},
 		},
 		Frontends: []Frontend{
-			{Address: netip.MustParseAddr("203.0.113.100"), Protocol: TCP, Port: 80, Service: "default/web", Group: "nodes4", BackendPort: 30080, SNAT: SNATAuto},
+			{Address: netip.MustParseAddr("203.0.113.100"), Protocol: TCP, Port: 80, Service: "default/web", Group: "nodes4", BackendPort: 30080, SNAT: SNATAuto, Affinity: 3 * time.Hour, MaxConnections: 1000},
 			{
 				Address: netip.MustParseAddr("203.0.113.100"), Protocol: UDP, Port: 53, Service: "default/dns", Group: "nodes4", BackendPort: 30053, SNAT: SNATNever,
 				SourceRanges: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")},
 			},
 			{Address: netip.MustParseAddr("2001:db8:113::100"), Protocol: SCTP, Port: 80, Service: "default/web", Group: "nodes6", BackendPort: 30080, SNAT: SNATAlways},
+		},
+		Routes: []Route{
+			{Destination: netip.MustParsePrefix("10.244.1.0/24"), Gateway: netip.MustParseAddr("10.20.0.11")},
+			{Destination: netip.MustParsePrefix("fd00:244:1::/64"), Gateway: netip.MustParseAddr("fd00:20::11")},
 		},
 	}
 }
@@ -62,6 +67,14 @@ func TestValidate(t *testing.T) {
 		"no backend port":     {func(d *Document) { d.Frontends[0].BackendPort = 0 }, "is 0"},
 		"protocol":            {func(d *Document) { d.Frontends[2].Protocol = "ICMP" }, `protocol "ICMP"`},
 		"snat":                {func(d *Document) { d.Frontends[0].SNAT = "maybe" }, `snat "maybe"`},
+		"affinity":            {func(d *Document) { d.Frontends[0].Affinity = 25 * time.Hour }, "up to 24h"},
+		"part of a second":    {func(d *Document) { d.Frontends[0].Affinity = time.Millisecond }, "not whole seconds"},
+		"limit":               {func(d *Document) { d.Frontends[0].MaxConnections = MaxConnectionLimit + 1 }, "at most 1000000"},
+		"default route":       {func(d *Document) { d.Routes[0].Destination = netip.MustParsePrefix("0.0.0.0/0") }, "shorter than /8"},
+		"route to itself":     {func(d *Document) { d.Routes[0].Gateway = netip.MustParseAddr("10.244.1.1") }, "has the gateway in it"},
+		"route of two":        {func(d *Document) { d.Routes[0].Gateway = d.Routes[1].Gateway }, "another family"},
+		"unsorted routes":     {func(d *Document) { slices.Reverse(d.Routes) }, "not sorted"},
+		"many routes":         {func(d *Document) { d.Routes = make([]Route, MaxRoutes+1) }, "8193 routes"},
 		"weight":              {func(d *Document) { d.Groups[0].Members[0].Weight = MaxWeight + 1 }, "weight 1001"},
 		"negative weight":     {func(d *Document) { d.Groups[0].Members[0].Weight = -1 }, "weight -1"},
 		"check path":          {func(d *Document) { d.Groups[0].Check.Path = "healthz" }, "starts with /"},
@@ -127,6 +140,8 @@ func TestHash(t *testing.T) {
 		"protocol": func(d *Document) { d.Frontends[0].Protocol = UDP }, "port": func(d *Document) { d.Frontends[0].Port = 9 },
 		"service": func(d *Document) { d.Frontends[0].Service = "x" }, "frontend's group": func(d *Document) { d.Frontends[0].Group = "x" },
 		"backend port": func(d *Document) { d.Frontends[0].BackendPort = 9 }, "snat": func(d *Document) { d.Frontends[0].SNAT = SNATAlways },
+		"affinity": func(d *Document) { d.Frontends[0].Affinity = time.Second }, "limit": func(d *Document) { d.Frontends[0].MaxConnections = 1 },
+		"route": func(d *Document) { d.Routes = d.Routes[:1] }, "gateway": func(d *Document) { d.Routes[0].Gateway = d.Routes[0].Gateway.Next() },
 		"ranges": func(d *Document) { d.Frontends[1].SourceRanges = d.Frontends[1].SourceRanges[:1] },
 	} {
 		d := sample()
@@ -171,6 +186,13 @@ func randomDocument(r *rand.Rand) Document {
 		if r.IntN(2) == 0 {
 			d.Frontends = append(d.Frontends, Frontend{
 				Address: netip.AddrFrom4([4]byte{192, 0, 2, 1}), Protocol: TCP, Port: uint16(port + 1), Group: string(rune('a' + r.IntN(4))), BackendPort: uint16(r.IntN(3) + 1),
+			})
+		}
+	}
+	for n := range 4 {
+		if r.IntN(2) == 0 {
+			d.Routes = append(d.Routes, Route{
+				Destination: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(n), 0}), 24), Gateway: netip.AddrFrom4([4]byte{10, 0, 0, byte(1 + r.IntN(2))}),
 			})
 		}
 	}

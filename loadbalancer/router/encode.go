@@ -13,7 +13,7 @@ import (
 func ToWire(d Document) *wire.Document {
 	return &wire.Document{
 		Cluster: d.Cluster, Identity: d.Identity, Token: d.Token, Generation: d.Generation,
-		Groups: groupsToWire(d.Groups), Frontends: frontendsToWire(d.Frontends),
+		Groups: groupsToWire(d.Groups), Frontends: frontendsToWire(d.Frontends), Routes: routesToWire(d.Routes),
 	}
 }
 
@@ -21,11 +21,11 @@ func ToWire(d Document) *wire.Document {
 // represented; Validate must still judge the result.
 func FromWire(w *wire.Document) (Document, error) {
 	d := Document{Cluster: w.GetCluster(), Identity: w.GetIdentity(), Token: w.GetToken(), Generation: w.GetGeneration()}
-	delta, err := DeltaFromWire(&wire.ApplyRequest{Groups: w.GetGroups(), Frontends: w.GetFrontends()})
+	delta, err := DeltaFromWire(&wire.ApplyRequest{Groups: w.GetGroups(), Frontends: w.GetFrontends(), Routes: w.GetRoutes()})
 	if err != nil {
 		return Document{}, err
 	}
-	d.Groups, d.Frontends = delta.Groups, delta.Frontends
+	d.Groups, d.Frontends, d.Routes = delta.Groups, delta.Frontends, delta.Routes
 	return d, nil
 }
 
@@ -53,7 +53,54 @@ func DeltaFromWire(r *wire.ApplyRequest) (Delta, error) {
 		}
 		d.RemovedFrontends = append(d.RemovedFrontends, key)
 	}
-	return d, nil
+	return d, d.routesFromWire(r)
+}
+
+func (d *Delta) routesFromWire(r *wire.ApplyRequest) error {
+	for _, w := range r.GetRoutes() {
+		to, err := PrefixFromWire(w.GetDestination())
+		if err != nil {
+			return fmt.Errorf("route: %w", err)
+		}
+		gateway, err := addressFromWire(w.GetGateway())
+		if err != nil {
+			return fmt.Errorf("route to %s: gateway: %w", to, err)
+		}
+		d.Routes = append(d.Routes, Route{Destination: to, Gateway: gateway})
+	}
+	for _, w := range r.GetRemovedRoutes() {
+		to, err := PrefixFromWire(w)
+		if err != nil {
+			return fmt.Errorf("removed route: %w", err)
+		}
+		d.RemovedRoutes = append(d.RemovedRoutes, to)
+	}
+	return nil
+}
+
+func routesToWire(routes []Route) []*wire.Route {
+	out := make([]*wire.Route, 0, len(routes))
+	for _, r := range routes {
+		out = append(out, &wire.Route{Destination: PrefixToWire(r.Destination), Gateway: r.Gateway.AsSlice()})
+	}
+	return out
+}
+
+// PrefixToWire returns a valid prefix in its wire form.
+func PrefixToWire(p netip.Prefix) *wire.Prefix {
+	return &wire.Prefix{Address: p.Addr().AsSlice(), Bits: uint32(p.Bits())} //nolint:gosec // 0..128
+}
+
+// PrefixFromWire reads a prefix.
+func PrefixFromWire(w *wire.Prefix) (netip.Prefix, error) {
+	address, err := addressFromWire(w.GetAddress())
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if w.GetBits() > uint32(address.BitLen()) { //nolint:gosec // 32 or 128
+		return netip.Prefix{}, fmt.Errorf("%s/%d: too many bits", address, w.GetBits())
+	}
+	return netip.PrefixFrom(address, int(w.GetBits())), nil
 }
 
 func groupsToWire(groups []Group) []*wire.Group {
@@ -83,7 +130,7 @@ func frontendsToWire(frontends []Frontend) []*wire.Frontend {
 			AffinitySeconds: uint32(f.Affinity / time.Second), MaxConnections: f.MaxConnections, //nolint:gosec // Validate bounds it
 		}
 		for _, r := range f.SourceRanges {
-			w.SourceRanges = append(w.SourceRanges, &wire.Prefix{Address: r.Addr().AsSlice(), Bits: uint32(r.Bits())}) //nolint:gosec // 0..128
+			w.SourceRanges = append(w.SourceRanges, PrefixToWire(r))
 		}
 		out = append(out, w)
 	}
@@ -135,14 +182,11 @@ func frontendFromWire(w *wire.Frontend) (Frontend, error) {
 		Affinity: time.Duration(w.GetAffinitySeconds()) * time.Second, MaxConnections: w.GetMaxConnections(),
 	}
 	for _, r := range w.GetSourceRanges() {
-		address, err := addressFromWire(r.GetAddress())
+		p, err := PrefixFromWire(r)
 		if err != nil {
 			return Frontend{}, fmt.Errorf("source range: %w", err)
 		}
-		if r.GetBits() > uint32(address.BitLen()) { //nolint:gosec // 32 or 128
-			return Frontend{}, fmt.Errorf("source range %s/%d: too many bits", address, r.GetBits())
-		}
-		f.SourceRanges = append(f.SourceRanges, netip.PrefixFrom(address, int(r.GetBits())))
+		f.SourceRanges = append(f.SourceRanges, p)
 	}
 	return f, nil
 }

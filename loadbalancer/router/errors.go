@@ -33,6 +33,8 @@ const (
 	ReasonTaken Reason = "AddressTaken"
 	// ReasonUnknownAddress: no interface of the router has the address's network.
 	ReasonUnknownAddress Reason = "UnknownAddress"
+	// ReasonRoute: the router may not have one of the routes, or cannot.
+	ReasonRoute Reason = "Route"
 	// ReasonTooLarge: with the other clusters' documents it is too much.
 	ReasonTooLarge Reason = "TooLarge"
 	// ReasonKernel: the kernel refused the transaction; the old rules run.

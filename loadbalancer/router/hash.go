@@ -24,6 +24,11 @@ func (d Document) Hash() string {
 		e.frontend(d.Frontends[i])
 		e.flush(hashAtOnce)
 	}
+	for _, r := range d.Routes {
+		e.address(5, r.Destination.Addr())
+		e.number(30, uint64(r.Destination.Bits())+1) //nolint:gosec // -1 (invalid) becomes 0
+		e.address(31, r.Gateway)
+	}
 	e.flush(0)
 	return hex.EncodeToString(e.sum.Sum(nil)[:16])
 }

@@ -40,6 +40,8 @@ type InstanceState struct {
 	Problems []string
 	// Version is the agent's.
 	Version string
+	// Routes are the networks that it has routes to, but for the default ones.
+	Routes []netip.Prefix
 }
 
 // DownMember is a backend that fails its check.
@@ -78,6 +80,11 @@ func (i *instance) state(desired uint64) InstanceState {
 	}
 	for _, d := range i.status.GetDown() {
 		s.Down = append(s.Down, downFromWire(d))
+	}
+	for _, w := range i.status.GetRoutes() {
+		if p, err := PrefixFromWire(w); err == nil { // else it routes nothing that is ours
+			s.Routes = append(s.Routes, p)
+		}
 	}
 	return s
 }

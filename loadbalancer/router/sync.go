@@ -109,9 +109,14 @@ func (c *Client) request(inst *instance) (*wire.ApplyRequest, *desired) {
 		for _, k := range delta.RemovedFrontends {
 			request.RemovedFrontends = append(request.RemovedFrontends, keyToWire(k))
 		}
+		request.Routes = routesToWire(delta.Routes)
+		for _, p := range delta.RemovedRoutes {
+			request.RemovedRoutes = append(request.RemovedRoutes, PrefixToWire(p))
+		}
 	default:
 		request.Whole = true
 		request.Groups, request.Frontends = groupsToWire(d.doc.Groups), frontendsToWire(d.doc.Frontends)
+		request.Routes = routesToWire(d.doc.Routes)
 	}
 	return request, d
 }

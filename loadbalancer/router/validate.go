@@ -57,7 +57,10 @@ func (d Document) Validate() error {
 	if err != nil {
 		return err
 	}
-	return d.validateFrontends(families)
+	if err := d.validateFrontends(families); err != nil {
+		return err
+	}
+	return d.validateRoutes()
 }
 
 // family is what the members of a group have in common.

@@ -43,6 +43,7 @@ type Agent struct {
 	// Only the loop touches these.
 	state    state
 	udp      map[router.Key]backends // as programmed
+	routes   []*wire.Prefix          // that the machine has
 	failing  map[string]string       // what is wrong now, by kind
 	restored []string                // problems found at the start
 
@@ -150,6 +151,7 @@ func (a *Agent) restore(ctx context.Context) {
 	documents := a.state.documents()
 	a.note("interfaces", a.opts.Addresses.Refresh())
 	a.note("system", a.opts.System())
+	a.lookAtRoutes()
 	if targets := targetsOf(documents); len(targets) > 0 {
 		a.health.Set(targets)
 		deadline := time.After(firstAnswers)
@@ -185,6 +187,9 @@ func (a *Agent) apply(ctx context.Context, r *wire.ApplyRequest) *wire.ApplyResp
 	defer cancel()
 	began := time.Now()
 	d, changed, refusal := a.state.next(r, a.where)
+	if refusal == nil && changed {
+		refusal = a.admitRoutes(d)
+	}
 	if refusal == nil && changed {
 		refusal = a.change(ctx, d, r)
 	}
@@ -277,6 +282,7 @@ func (a *Agent) refresh(ctx context.Context) {
 	a.tidy()
 	a.note("interfaces", a.opts.Addresses.Refresh())
 	a.note("system", a.opts.System())
+	a.lookAtRoutes()
 	a.reprogram(ctx)
 }
 
@@ -316,6 +322,7 @@ func (a *Agent) program(ctx context.Context) error {
 	addresses := addressesOf(documents)
 	inner, networks := a.surroundings(addresses)
 	plan := nft.New(nft.Input{Documents: documents, Healthy: healthy, Inner: inner, Networks: networks})
+	a.route(ctx, documents)
 	if err := a.opts.Table.Apply(ctx, plan); err != nil {
 		return err
 	}

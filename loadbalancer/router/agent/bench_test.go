@@ -62,7 +62,7 @@ func benchAgent(b *testing.B) (*router.Client, *prometheus.Registry) {
 	fake := &fakeKernel{}
 	a, err := New(Options{
 		Name: "edge", Listener: l, CertFile: dir + "/router.crt", KeyFile: dir + "/router.key", ClientCAFile: dir + "/ca.crt",
-		StateDir: dir + "/state", Registerer: registry, Table: nft.Open(nft.Options{NetNS: n.FD()}), Addresses: fakeAddresses{fake}, Flows: fake,
+		StateDir: dir + "/state", Registerer: registry, Table: nft.Open(nft.Options{NetNS: n.FD()}), Addresses: fakeAddresses{fake}, Flows: fake, Routes: fakeRoutes{fake},
 	})
 	check(b, err)
 	c, err := router.NewClient(router.ClientOptions{

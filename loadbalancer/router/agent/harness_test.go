@@ -30,12 +30,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeKernel stands for table, addresses and flows; faults are injected.
 type fakeKernel struct {
-	mu    sync.Mutex
-	fail  error // of the next Apply
-	plans int
-	size  nft.Counts
-	held  []netip.Addr
-	flows []Flow
+	mu     sync.Mutex
+	fail   error // of the next Apply
+	plans  int
+	size   nft.Counts
+	held   []netip.Addr
+	flows  []Flow
+	routes []router.Route
 }
 
 func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
@@ -50,6 +51,20 @@ func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
 	return nil
 }
 func (k *fakeKernel) Repair(context.Context) (bool, error) { return false, nil }
+
+// fakeRoutes has a route of somebody else's beside ours.
+type fakeRoutes struct{ *fakeKernel }
+
+func (f fakeRoutes) Set(_ context.Context, r []router.Route) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.routes = slices.Clone(r)
+	return nil
+}
+
+func (f fakeRoutes) List() ([]netip.Prefix, error) {
+	return []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")}, nil
+}
 
 type fakeAddresses struct{ *fakeKernel }
 
@@ -140,6 +155,7 @@ func (b *bench) options(l net.Listener) Options {
 	return Options{
 		Name: "edge", Listener: l, CertFile: b.path("router.crt"), KeyFile: b.path("router.key"), ClientCAFile: b.path("ca.crt"),
 		StateDir: b.path("state"), Version: "test", Table: b.kernel, Addresses: fakeAddresses{b.kernel}, Flows: b.kernel,
+		Routes: fakeRoutes{b.kernel}, PodNetworks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		Health: health.Options{Interval: 10 * time.Millisecond, Dial: b.dial},
 	}
 }
@@ -244,7 +260,7 @@ func whole(d router.Document, base, generation, token uint64) *wire.ApplyRequest
 	w := router.ToWire(d)
 	return &wire.ApplyRequest{
 		Cluster: d.Cluster, Identity: d.Identity, Token: token, BaseGeneration: base, Generation: generation, Hash: d.Hash(),
-		Whole: true, Groups: w.GetGroups(), Frontends: w.GetFrontends(),
+		Whole: true, Groups: w.GetGroups(), Frontends: w.GetFrontends(), Routes: w.GetRoutes(),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"net/netip"
 	"os"
 	"slices"
 
@@ -122,7 +123,7 @@ func follow(base router.Document, requests []*wire.ApplyRequest) (router.Documen
 	if len(requests) == 0 {
 		return base, nil
 	}
-	groups, frontends := map[string]*router.Group{}, map[router.Key]*router.Frontend{}
+	groups, frontends, routes := map[string]*router.Group{}, map[router.Key]*router.Frontend{}, map[netip.Prefix]*router.Route{}
 	generation := base.Generation
 	for _, r := range requests {
 		if r.GetBaseGeneration() != generation {
@@ -145,9 +146,15 @@ func follow(base router.Document, requests []*wire.ApplyRequest) (router.Documen
 		for i := range delta.Frontends {
 			frontends[delta.Frontends[i].Key()] = &delta.Frontends[i]
 		}
+		for _, to := range delta.RemovedRoutes {
+			routes[to] = nil
+		}
+		for i := range delta.Routes {
+			routes[delta.Routes[i].Destination] = &delta.Routes[i]
+		}
 	}
 	last := requests[len(requests)-1]
-	d, err := base.Patch(summed(base, groups, frontends))
+	d, err := base.Patch(summed(base, groups, frontends, routes))
 	if err != nil {
 		return base, err
 	}
@@ -163,7 +170,7 @@ func follow(base router.Document, requests []*wire.ApplyRequest) (router.Documen
 
 // summed is one difference in place of many; nil stands for a removal, which
 // concerns only what is in the base.
-func summed(base router.Document, groups map[string]*router.Group, frontends map[router.Key]*router.Frontend) router.Delta {
+func summed(base router.Document, groups map[string]*router.Group, frontends map[router.Key]*router.Frontend, routes map[netip.Prefix]*router.Route) router.Delta {
 	var delta router.Delta
 	for name, g := range groups {
 		if g != nil {
@@ -180,6 +187,13 @@ func summed(base router.Document, groups map[string]*router.Group, frontends map
 		_, is := slices.BinarySearchFunc(base.Frontends, key, func(f router.Frontend, k router.Key) int { return f.Key().Compare(k) })
 		if is {
 			delta.RemovedFrontends = append(delta.RemovedFrontends, key)
+		}
+	}
+	for to, r := range routes {
+		if r != nil {
+			delta.Routes = append(delta.Routes, *r)
+		} else if slices.ContainsFunc(base.Routes, func(b router.Route) bool { return b.Destination == to }) {
+			delta.RemovedRoutes = append(delta.RemovedRoutes, to)
 		}
 	}
 	return delta // Patch sorts

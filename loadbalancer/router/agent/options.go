@@ -35,6 +35,9 @@ type Options struct {
 	Table     Table
 	Addresses Addresses
 	Flows     Flows
+	Routes    Routes
+	// PodNetworks are what clusters may have routes in; empty: nothing.
+	PodNetworks []netip.Prefix
 	// System says what is wrong with the machine's settings, for the operator;
 	// nil means that nothing is looked at.
 	System func() error
@@ -67,6 +70,15 @@ type Interface struct {
 	Networks []netip.Prefix
 }
 
+// Routes are the machine's routes.
+type Routes interface {
+	// Set makes exactly these be the routes of clusters. It touches no other.
+	Set(ctx context.Context, routes []router.Route) error
+	// List returns the destinations of all routes, whoever made them, but for the
+	// default ones; sorted, not all of them when there are very many.
+	List() ([]netip.Prefix, error)
+}
+
 // Flows are the kernel's tracked connections.
 type Flows interface {
 	// Forget deletes the UDP connections that stale returns true for.
@@ -86,8 +98,8 @@ func (o Options) validate() error {
 	if !router.ValidCluster(o.Name) {
 		errs = append(errs, fmt.Errorf("router name %q is not a DNS label", o.Name))
 	}
-	if o.Listener == nil || o.Table == nil || o.Addresses == nil || o.Flows == nil {
-		errs = append(errs, errors.New("listener, table, addresses and flows are required"))
+	if o.Listener == nil || o.Table == nil || o.Addresses == nil || o.Flows == nil || o.Routes == nil {
+		errs = append(errs, errors.New("listener, table, addresses, flows and routes are required"))
 	}
 	for _, f := range []struct{ what, path string }{
 		{"server certificate", o.CertFile}, {"server key", o.KeyFile}, {"client CA", o.ClientCAFile}, {"state directory", o.StateDir},

@@ -89,7 +89,7 @@ func result(now router.Document, r *wire.ApplyRequest) (router.Document, *refusa
 	}
 	d := now
 	if r.GetWhole() {
-		d.Groups, d.Frontends = delta.Groups, delta.Frontends
+		d.Groups, d.Frontends, d.Routes = delta.Groups, delta.Frontends, delta.Routes
 	} else if d, err = now.Patch(delta); err != nil {
 		return d, refuse(router.ReasonHash, "the difference does not fit: %v", err)
 	}

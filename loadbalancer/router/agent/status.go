@@ -72,7 +72,7 @@ func withRevision(s *wire.Status, revision uint64) *wire.Status {
 	return &wire.Status{
 		Revision: revision, Generation: s.GetGeneration(), Hash: s.GetHash(), Token: s.GetToken(), Identity: s.GetIdentity(),
 		Rejection: s.GetRejection(), Master: s.GetMaster(), Members: s.GetMembers(), Healthy: s.GetHealthy(),
-		Down: s.GetDown(), Problems: s.GetProblems(), Version: s.GetVersion(),
+		Down: s.GetDown(), Problems: s.GetProblems(), Version: s.GetVersion(), Routes: s.GetRoutes(),
 	}
 }
 
@@ -83,7 +83,7 @@ func (a *Agent) publish() {
 	for _, kind := range slices.Sorted(maps.Keys(a.failing)) {
 		problems = append(problems, kind+": "+a.failing[kind])
 	}
-	empty := &wire.Status{Master: true, Version: a.opts.Version, Problems: problems}
+	empty := &wire.Status{Master: true, Version: a.opts.Version, Problems: problems, Routes: a.routes}
 	results := a.health.Snapshot()
 	next := make(map[string]*wire.Status, len(a.state))
 	for cluster, o := range a.state {

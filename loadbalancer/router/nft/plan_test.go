@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -46,6 +47,10 @@ func TestGolden(t *testing.T) {
 			d.Groups[1].Members = []router.Member{{Address: netip.MustParseAddr("fd00:20::11")}}
 			d.Frontends = d.Frontends[2:]
 		})}},
+		"affinity": {Documents: []router.Document{with(func(d *router.Document) {
+			d.Frontends[0].Affinity, d.Frontends[0].MaxConnections = time.Minute, 100 // the other one of the group has neither
+			d.Frontends[2].Affinity = time.Hour
+		})}, Healthy: health("10.20.0.12")},
 		"unused_group": {Documents: []router.Document{with(func(d *router.Document) { d.Frontends = d.Frontends[:2] })}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -421,6 +421,59 @@ func (x *Frontend) GetMaxConnections() uint32 {
 	return 0
 }
 
+// Route leads to the pods of a node.
+type Route struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Destination   *Prefix                `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`
+	Gateway       []byte                 `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Route) GetDestination() *Prefix {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *Route) GetGateway() []byte {
+	if x != nil {
+		return x.Gateway
+	}
+	return nil
+}
+
 // Document is what the agent keeps on disk.
 type Document struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -430,13 +483,14 @@ type Document struct {
 	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
 	Groups        []*Group               `protobuf:"bytes,5,rep,name=groups,proto3" json:"groups,omitempty"`
 	Frontends     []*Frontend            `protobuf:"bytes,6,rep,name=frontends,proto3" json:"frontends,omitempty"`
+	Routes        []*Route               `protobuf:"bytes,7,rep,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[6]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +502,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[6]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +515,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{6}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Document) GetCluster() string {
@@ -506,6 +560,13 @@ func (x *Document) GetFrontends() []*Frontend {
 	return nil
 }
 
+func (x *Document) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
 type ApplyRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Cluster  string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -523,13 +584,15 @@ type ApplyRequest struct {
 	Frontends        []*Frontend `protobuf:"bytes,9,rep,name=frontends,proto3" json:"frontends,omitempty"`
 	RemovedGroups    []string    `protobuf:"bytes,10,rep,name=removed_groups,json=removedGroups,proto3" json:"removed_groups,omitempty"`
 	RemovedFrontends []*Key      `protobuf:"bytes,11,rep,name=removed_frontends,json=removedFrontends,proto3" json:"removed_frontends,omitempty"`
+	Routes           []*Route    `protobuf:"bytes,12,rep,name=routes,proto3" json:"routes,omitempty"`
+	RemovedRoutes    []*Prefix   `protobuf:"bytes,13,rep,name=removed_routes,json=removedRoutes,proto3" json:"removed_routes,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[7]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +604,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[7]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +617,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{7}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApplyRequest) GetCluster() string {
@@ -634,6 +697,20 @@ func (x *ApplyRequest) GetRemovedFrontends() []*Key {
 	return nil
 }
 
+func (x *ApplyRequest) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *ApplyRequest) GetRemovedRoutes() []*Prefix {
+	if x != nil {
+		return x.RemovedRoutes
+	}
+	return nil
+}
+
 type Rejection struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Generation uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -648,7 +725,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[8]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +737,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[8]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +750,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{8}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Rejection) GetGeneration() uint64 {
@@ -722,7 +799,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[9]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +811,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[9]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +824,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{9}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApplyResponse) GetRejection() *Rejection {
@@ -773,7 +850,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[10]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +862,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[10]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +875,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{10}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchRequest) GetCluster() string {
@@ -821,7 +898,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[11]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +910,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[11]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +923,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{11}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Down) GetAddress() []byte {
@@ -902,15 +979,18 @@ type Status struct {
 	// Unhealthy ones, at most 256.
 	Down []*Down `protobuf:"bytes,10,rep,name=down,proto3" json:"down,omitempty"`
 	// What is wrong in the agent itself, for the operator.
-	Problems      []string `protobuf:"bytes,11,rep,name=problems,proto3" json:"problems,omitempty"`
-	Version       string   `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
+	Problems []string `protobuf:"bytes,11,rep,name=problems,proto3" json:"problems,omitempty"`
+	Version  string   `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
+	// What the router has routes to, but for the default ones; not all of them when
+	// there are very many.
+	Routes        []*Prefix `protobuf:"bytes,13,rep,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[12]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +1002,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[12]
+	mi := &file_loadbalancer_router_wire_router_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +1015,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{12}
+	return file_loadbalancer_router_wire_router_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Status) GetRevision() uint64 {
@@ -1022,6 +1102,13 @@ func (x *Status) GetVersion() string {
 	return ""
 }
 
+func (x *Status) GetRoutes() []*Prefix {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
 var File_loadbalancer_router_wire_router_proto protoreflect.FileDescriptor
 
 const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
@@ -1054,7 +1141,10 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\x04snat\x18\x05 \x01(\tR\x04snat\x12<\n" +
 	"\rsource_ranges\x18\x06 \x03(\v2\x17.onelb.router.v1.PrefixR\fsourceRanges\x12)\n" +
 	"\x10affinity_seconds\x18\a \x01(\rR\x0faffinitySeconds\x12'\n" +
-	"\x0fmax_connections\x18\b \x01(\rR\x0emaxConnections\"\xdf\x01\n" +
+	"\x0fmax_connections\x18\b \x01(\rR\x0emaxConnections\"\\\n" +
+	"\x05Route\x129\n" +
+	"\vdestination\x18\x01 \x01(\v2\x17.onelb.router.v1.PrefixR\vdestination\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\fR\agateway\"\x8f\x02\n" +
 	"\bDocument\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
 	"\bidentity\x18\x02 \x01(\tR\bidentity\x12\x14\n" +
@@ -1063,7 +1153,8 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"generation\x18\x04 \x01(\x04R\n" +
 	"generation\x12.\n" +
 	"\x06groups\x18\x05 \x03(\v2\x16.onelb.router.v1.GroupR\x06groups\x127\n" +
-	"\tfrontends\x18\x06 \x03(\v2\x19.onelb.router.v1.FrontendR\tfrontends\"\xa0\x03\n" +
+	"\tfrontends\x18\x06 \x03(\v2\x19.onelb.router.v1.FrontendR\tfrontends\x12.\n" +
+	"\x06routes\x18\a \x03(\v2\x16.onelb.router.v1.RouteR\x06routes\"\x90\x04\n" +
 	"\fApplyRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
 	"\bidentity\x18\x02 \x01(\tR\bidentity\x12\x14\n" +
@@ -1078,7 +1169,9 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\tfrontends\x18\t \x03(\v2\x19.onelb.router.v1.FrontendR\tfrontends\x12%\n" +
 	"\x0eremoved_groups\x18\n" +
 	" \x03(\tR\rremovedGroups\x12A\n" +
-	"\x11removed_frontends\x18\v \x03(\v2\x14.onelb.router.v1.KeyR\x10removedFrontends\"\x93\x01\n" +
+	"\x11removed_frontends\x18\v \x03(\v2\x14.onelb.router.v1.KeyR\x10removedFrontends\x12.\n" +
+	"\x06routes\x18\f \x03(\v2\x16.onelb.router.v1.RouteR\x06routes\x12>\n" +
+	"\x0eremoved_routes\x18\r \x03(\v2\x17.onelb.router.v1.PrefixR\rremovedRoutes\"\x93\x01\n" +
 	"\tRejection\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1097,7 +1190,7 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\"\xf1\x02\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\"\xa2\x03\n" +
 	"\x06Status\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1e\n" +
 	"\n" +
@@ -1113,7 +1206,8 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\x04down\x18\n" +
 	" \x03(\v2\x15.onelb.router.v1.DownR\x04down\x12\x1a\n" +
 	"\bproblems\x18\v \x03(\tR\bproblems\x12\x18\n" +
-	"\aversion\x18\f \x01(\tR\aversion2\x93\x01\n" +
+	"\aversion\x18\f \x01(\tR\aversion\x12/\n" +
+	"\x06routes\x18\r \x03(\v2\x17.onelb.router.v1.PrefixR\x06routes2\x93\x01\n" +
 	"\x06Router\x12F\n" +
 	"\x05Apply\x12\x1d.onelb.router.v1.ApplyRequest\x1a\x1e.onelb.router.v1.ApplyResponse\x12A\n" +
 	"\x05Watch\x12\x1d.onelb.router.v1.WatchRequest\x1a\x17.onelb.router.v1.Status0\x01B1Z/github.com/onelb/onelb/loadbalancer/router/wireb\x06proto3"
@@ -1130,7 +1224,7 @@ func file_loadbalancer_router_wire_router_proto_rawDescGZIP() []byte {
 	return file_loadbalancer_router_wire_router_proto_rawDescData
 }
 
-var file_loadbalancer_router_wire_router_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_loadbalancer_router_wire_router_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_loadbalancer_router_wire_router_proto_goTypes = []any{
 	(*Group)(nil),         // 0: onelb.router.v1.Group
 	(*Member)(nil),        // 1: onelb.router.v1.Member
@@ -1138,37 +1232,43 @@ var file_loadbalancer_router_wire_router_proto_goTypes = []any{
 	(*Key)(nil),           // 3: onelb.router.v1.Key
 	(*Prefix)(nil),        // 4: onelb.router.v1.Prefix
 	(*Frontend)(nil),      // 5: onelb.router.v1.Frontend
-	(*Document)(nil),      // 6: onelb.router.v1.Document
-	(*ApplyRequest)(nil),  // 7: onelb.router.v1.ApplyRequest
-	(*Rejection)(nil),     // 8: onelb.router.v1.Rejection
-	(*ApplyResponse)(nil), // 9: onelb.router.v1.ApplyResponse
-	(*WatchRequest)(nil),  // 10: onelb.router.v1.WatchRequest
-	(*Down)(nil),          // 11: onelb.router.v1.Down
-	(*Status)(nil),        // 12: onelb.router.v1.Status
+	(*Route)(nil),         // 6: onelb.router.v1.Route
+	(*Document)(nil),      // 7: onelb.router.v1.Document
+	(*ApplyRequest)(nil),  // 8: onelb.router.v1.ApplyRequest
+	(*Rejection)(nil),     // 9: onelb.router.v1.Rejection
+	(*ApplyResponse)(nil), // 10: onelb.router.v1.ApplyResponse
+	(*WatchRequest)(nil),  // 11: onelb.router.v1.WatchRequest
+	(*Down)(nil),          // 12: onelb.router.v1.Down
+	(*Status)(nil),        // 13: onelb.router.v1.Status
 }
 var file_loadbalancer_router_wire_router_proto_depIdxs = []int32{
 	1,  // 0: onelb.router.v1.Group.members:type_name -> onelb.router.v1.Member
 	2,  // 1: onelb.router.v1.Group.check:type_name -> onelb.router.v1.Check
 	3,  // 2: onelb.router.v1.Frontend.key:type_name -> onelb.router.v1.Key
 	4,  // 3: onelb.router.v1.Frontend.source_ranges:type_name -> onelb.router.v1.Prefix
-	0,  // 4: onelb.router.v1.Document.groups:type_name -> onelb.router.v1.Group
-	5,  // 5: onelb.router.v1.Document.frontends:type_name -> onelb.router.v1.Frontend
-	0,  // 6: onelb.router.v1.ApplyRequest.groups:type_name -> onelb.router.v1.Group
-	5,  // 7: onelb.router.v1.ApplyRequest.frontends:type_name -> onelb.router.v1.Frontend
-	3,  // 8: onelb.router.v1.ApplyRequest.removed_frontends:type_name -> onelb.router.v1.Key
-	8,  // 9: onelb.router.v1.ApplyResponse.rejection:type_name -> onelb.router.v1.Rejection
-	12, // 10: onelb.router.v1.ApplyResponse.status:type_name -> onelb.router.v1.Status
-	8,  // 11: onelb.router.v1.Status.rejection:type_name -> onelb.router.v1.Rejection
-	11, // 12: onelb.router.v1.Status.down:type_name -> onelb.router.v1.Down
-	7,  // 13: onelb.router.v1.Router.Apply:input_type -> onelb.router.v1.ApplyRequest
-	10, // 14: onelb.router.v1.Router.Watch:input_type -> onelb.router.v1.WatchRequest
-	9,  // 15: onelb.router.v1.Router.Apply:output_type -> onelb.router.v1.ApplyResponse
-	12, // 16: onelb.router.v1.Router.Watch:output_type -> onelb.router.v1.Status
-	15, // [15:17] is the sub-list for method output_type
-	13, // [13:15] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	4,  // 4: onelb.router.v1.Route.destination:type_name -> onelb.router.v1.Prefix
+	0,  // 5: onelb.router.v1.Document.groups:type_name -> onelb.router.v1.Group
+	5,  // 6: onelb.router.v1.Document.frontends:type_name -> onelb.router.v1.Frontend
+	6,  // 7: onelb.router.v1.Document.routes:type_name -> onelb.router.v1.Route
+	0,  // 8: onelb.router.v1.ApplyRequest.groups:type_name -> onelb.router.v1.Group
+	5,  // 9: onelb.router.v1.ApplyRequest.frontends:type_name -> onelb.router.v1.Frontend
+	3,  // 10: onelb.router.v1.ApplyRequest.removed_frontends:type_name -> onelb.router.v1.Key
+	6,  // 11: onelb.router.v1.ApplyRequest.routes:type_name -> onelb.router.v1.Route
+	4,  // 12: onelb.router.v1.ApplyRequest.removed_routes:type_name -> onelb.router.v1.Prefix
+	9,  // 13: onelb.router.v1.ApplyResponse.rejection:type_name -> onelb.router.v1.Rejection
+	13, // 14: onelb.router.v1.ApplyResponse.status:type_name -> onelb.router.v1.Status
+	9,  // 15: onelb.router.v1.Status.rejection:type_name -> onelb.router.v1.Rejection
+	12, // 16: onelb.router.v1.Status.down:type_name -> onelb.router.v1.Down
+	4,  // 17: onelb.router.v1.Status.routes:type_name -> onelb.router.v1.Prefix
+	8,  // 18: onelb.router.v1.Router.Apply:input_type -> onelb.router.v1.ApplyRequest
+	11, // 19: onelb.router.v1.Router.Watch:input_type -> onelb.router.v1.WatchRequest
+	10, // 20: onelb.router.v1.Router.Apply:output_type -> onelb.router.v1.ApplyResponse
+	13, // 21: onelb.router.v1.Router.Watch:output_type -> onelb.router.v1.Status
+	20, // [20:22] is the sub-list for method output_type
+	18, // [18:20] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_loadbalancer_router_wire_router_proto_init() }
@@ -1182,7 +1282,7 @@ func file_loadbalancer_router_wire_router_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_loadbalancer_router_wire_router_proto_rawDesc), len(file_loadbalancer_router_wire_router_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
