@@ -203,14 +203,14 @@ func (b *bench) raw(cluster string) wire.RouterClient {
 }
 
 func (b *bench) wait(c *router.Client, generation uint64) error {
-	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
 	return c.Wait(ctx, generation)
 }
 
 func (b *bench) eventually(what string, ok func() bool) {
 	b.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
