@@ -89,13 +89,20 @@ const (
 
 // watchAccess runs until ctx ends.
 func (c *Cloud) watchAccess(ctx context.Context, p *parts) {
-	lease := &corev1.ObjectReference{APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: Namespace, Name: FencingLease}
-	err := retry(ctx, "the Lease that events are about", func(ctx context.Context) error { return fillUID(ctx, p.kube, lease) })
+	lease, err := fencingLease(ctx, p)
 	if err != nil {
 		return // ctx has ended
 	}
 	w := &accessWatch{client: c.one, recorder: p.recorder, about: lease}
 	w.run(ctx)
+}
+
+// fencingLease is what events about parts outside of the cluster are about. An
+// error says that ctx has ended.
+func fencingLease(ctx context.Context, p *parts) (*corev1.ObjectReference, error) {
+	lease := &corev1.ObjectReference{APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: Namespace, Name: FencingLease}
+	err := retry(ctx, "the Lease that events are about", func(ctx context.Context) error { return fillUID(ctx, p.kube, lease) })
+	return lease, err
 }
 
 // fillUID completes a reference: `kubectl describe` finds events by the UID.

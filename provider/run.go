@@ -210,6 +210,7 @@ func (c *Cloud) supervise(ctx context.Context, p *parts) error {
 	wg.Go(func() { p.vips.RunWithContext(ctx) })
 	wg.Go(func() { c.checkOpenNebula(ctx) })
 	wg.Go(func() { c.watchAccess(ctx, p) })
+	wg.Go(func() { c.watchRouters(ctx, p) })
 	wg.Go(func() {
 		// An error only says that ctx has ended.
 		_ = retry(ctx, "the node agents' key", func(ctx context.Context) error { return ensureGossipSecret(ctx, p.kube) })

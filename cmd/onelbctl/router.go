@@ -16,7 +16,7 @@ import (
 
 func routerCommand() *cobra.Command {
 	c := &cobra.Command{Use: "router", Short: "Set up virtual routers"}
-	c.AddCommand(bootstrapCommand())
+	c.AddCommand(bootstrapCommand(), rotateCommand(), contextCommand())
 	return c
 }
 
@@ -77,8 +77,10 @@ func (b bootstrap) run(w io.Writer) error {
 On each instance of router %[1]s: ca.crt, router.crt, router.key, and
   onelb-router --name=%[1]s --tls-cert=router.crt --tls-key=router.key --tls-client-ca=ca.crt
 In cluster %[2]s, for the cloud-controller-manager: ca.crt, client.crt (tls.crt), client.key (tls.key).
+For the template of an OpenNebula virtual router: onelbctl router context --out %[3]s
+To renew the certificates later:                   onelbctl router rotate --out %[3]s
 Keep ca.key where neither of them can read it.
-`, b.router, b.cluster)
+`, b.router, b.cluster, b.out)
 	return err
 }
 

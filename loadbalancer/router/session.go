@@ -49,6 +49,8 @@ type instance struct {
 	rejected  *RejectedError // of the desired document
 	retryAt   time.Time      // when a refused document is offered again
 	pushed    *desired       // what the last accepted push contained
+	expiry    time.Time      // of the certificate that the connection was made with
+	renewal   error          // why renewed certificates are not in use
 }
 
 // runInstance connects again and again until the context ends.
@@ -160,6 +162,25 @@ func (c *Client) connect(endpoint string, files *tlsFiles) (*grpc.ClientConn, er
 	)
 }
 
+// try reports whether a router takes these certificates.
+func (c *Client) try(ctx context.Context, endpoint string, files *tlsFiles) error {
+	conn, err := c.connect(endpoint, files)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+	defer cancel()
+	stream, err := wire.NewRouterClient(conn).Watch(ctx, &wire.WatchRequest{Cluster: c.opts.Cluster})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil {
+		return fmt.Errorf("endpoint %s does not take the renewed certificates, the ones before are used: %w%s", endpoint, undecorated(err), c.wayOut(err))
+	}
+	return nil
+}
+
 // receive passes on the newest status; older ones that nobody took are dropped.
 func (c *Client) receive(ctx context.Context, rpc wire.RouterClient, reports chan *wire.Status) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -191,7 +212,7 @@ func (c *Client) receive(ctx context.Context, rpc wire.RouterClient, reports cha
 func (c *Client) serve(ctx context.Context, inst *instance, rpc wire.RouterClient, reports <-chan *wire.Status, files *tlsFiles) error {
 	check := time.NewTicker(filesEvery)
 	defer check.Stop()
-	c.update(func() { inst.revision = 0 })
+	c.update(func() { inst.revision, inst.renewal, inst.expiry = 0, nil, files.pair.Leaf.NotAfter })
 	for {
 		c.mu.Lock()
 		changed := c.changed
@@ -208,9 +229,17 @@ func (c *Client) serve(ctx context.Context, inst *instance, rpc wire.RouterClien
 		case s := <-reports:
 			c.report(ctx, inst, s)
 		case <-check.C:
-			if files.changed(c.opts) {
+			now := files.changed(c.opts)
+			if now == nil {
+				continue
+			}
+			// What stands is kept until the new ones are known to work: the router
+			// may get its new authority later than we do.
+			err := c.try(ctx, inst.endpoint, now)
+			if err == nil {
 				return errFilesChanged
 			}
+			c.update(func() { inst.renewal = err })
 		}
 	}
 }

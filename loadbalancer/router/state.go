@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/onelb/onelb/loadbalancer/router/wire"
 )
@@ -36,12 +37,16 @@ type InstanceState struct {
 	Healthy int
 	// Down lists unhealthy backends, not all of them when there are very many.
 	Down []DownMember
-	// Problems are the agent's own complaints.
+	// Problems are what the agent complains about, and what is wrong with our
+	// certificates.
 	Problems []string
 	// Version is the agent's.
 	Version string
 	// Routes are the networks that it has routes to, but for the default ones.
 	Routes []netip.Prefix
+	// CertificateExpires is the end of our own certificate, the zero time before the
+	// first connection.
+	CertificateExpires time.Time
 }
 
 // DownMember is a backend that fails its check.
@@ -74,6 +79,10 @@ func (i *instance) state(desired uint64) InstanceState {
 		Master:    i.reachable && i.status.GetMaster(),
 		Members:   int(i.status.GetMembers()), Healthy: int(i.status.GetHealthy()),
 		Problems: slices.Clone(i.status.GetProblems()), Version: i.status.GetVersion(),
+		CertificateExpires: i.expiry,
+	}
+	if i.renewal != nil {
+		s.Problems = append(s.Problems, i.renewal.Error())
 	}
 	if s.Err == nil && i.rejected != nil {
 		s.Err = i.rejected

@@ -41,6 +41,21 @@ func ClusterOf(cert *x509.Certificate) (string, error) {
 	return clusters[0], nil
 }
 
+// ExpiresWithin is how long before its end a certificate is complained about.
+const ExpiresWithin = 30 * 24 * time.Hour
+
+// Expiring is an error if a certificate ends within ExpiresWithin, or has ended. Its
+// text stays the same while the time passes.
+func Expiring(what string, end, now time.Time) error {
+	switch at := end.UTC().Format(time.RFC3339); {
+	case !now.Before(end):
+		return fmt.Errorf("%s has expired at %s: renew it (onelbctl router rotate)", what, at)
+	case end.Sub(now) < ExpiresWithin:
+		return fmt.Errorf("%s expires at %s: renew it (onelbctl router rotate)", what, at)
+	}
+	return nil
+}
+
 // tlsFiles is the content of the certificate files at one moment.
 type tlsFiles struct {
 	ca, cert, key []byte
@@ -67,14 +82,14 @@ func readFiles(o ClientOptions) (*tlsFiles, error) {
 	return f, nil
 }
 
-// changed reports whether the files now hold other, usable content. Half-written
-// ones do not count: the connection that stands is better than none.
-func (f *tlsFiles) changed(o ClientOptions) bool {
+// changed returns what the files hold now if that is other, usable content.
+// Half-written ones do not count: the connection that stands is better than none.
+func (f *tlsFiles) changed(o ClientOptions) *tlsFiles {
 	now, err := readFiles(o)
-	if err != nil {
-		return false
+	if err != nil || bytes.Equal(now.ca, f.ca) && bytes.Equal(now.cert, f.cert) && bytes.Equal(now.key, f.key) {
+		return nil
 	}
-	return !bytes.Equal(now.ca, f.ca) || !bytes.Equal(now.cert, f.cert) || !bytes.Equal(now.key, f.key)
+	return now
 }
 
 func (f *tlsFiles) config(serverName string) *tls.Config {

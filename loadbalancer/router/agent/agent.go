@@ -33,6 +33,7 @@ const (
 type Agent struct {
 	opts    Options
 	store   *store
+	certs   *certificates
 	health  *health.Checker
 	metrics *metrics
 
@@ -68,7 +69,7 @@ func New(o Options) (*Agent, error) {
 		state: state{}, failing: map[string]string{}, metrics: newMetrics(o.Registerer),
 	}
 	var err error
-	if _, err = loadServerTLS(o); err != nil {
+	if a.certs, err = openCertificates(o); err != nil {
 		return nil, fmt.Errorf("router agent: %w", err)
 	}
 	if a.store, err = openStore(o.StateDir); err != nil {
@@ -149,9 +150,7 @@ func (a *Agent) loop(ctx context.Context) error {
 // restore brings the documents on disk into force.
 func (a *Agent) restore(ctx context.Context) {
 	documents := a.state.documents()
-	a.note("interfaces", a.opts.Addresses.Refresh())
-	a.note("system", a.opts.System())
-	a.lookAtRoutes()
+	a.inspect()
 	if targets := targetsOf(documents); len(targets) > 0 {
 		a.health.Set(targets)
 		deadline := time.After(firstAnswers)
@@ -280,10 +279,17 @@ func (a *Agent) reprogram(ctx context.Context) {
 // refresh reads the interfaces anew; addresses and hairpin rules follow them.
 func (a *Agent) refresh(ctx context.Context) {
 	a.tidy()
+	a.inspect()
+	a.reprogram(ctx)
+}
+
+// inspect looks at what surrounds the agent.
+func (a *Agent) inspect() {
 	a.note("interfaces", a.opts.Addresses.Refresh())
 	a.note("system", a.opts.System())
 	a.lookAtRoutes()
-	a.reprogram(ctx)
+	a.note("certificate", a.certs.trouble(time.Now()))
+	a.metrics.certificates(a.certs.expiry())
 }
 
 // look repairs the table if somebody else changed it.

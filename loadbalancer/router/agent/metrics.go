@@ -19,6 +19,7 @@ type metrics struct {
 	elements  prometheus.Gauge
 	addresses prometheus.Gauge
 	checks    *prometheus.GaugeVec
+	expiry    *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -44,9 +45,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		checks: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "onelb", Subsystem: "router", Name: "checked_backends", Help: "Checked backends, by state.",
 		}, []string{"state"}),
+		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "onelb", Subsystem: "router", Name: "certificate_expiry_timestamp_seconds",
+			Help: "When a certificate ends: server is the agent's own, clients the last authority of the clients'.",
+		}, []string{"certificate"}),
 	}
 	if r != nil {
-		r.MustRegister(m.apply, m.refusals, m.repairs, m.frontends, m.groups, m.elements, m.addresses, m.checks)
+		r.MustRegister(m.apply, m.refusals, m.repairs, m.frontends, m.groups, m.elements, m.addresses, m.checks, m.expiry)
 	}
 	return m
 }
@@ -60,6 +65,11 @@ func (m *metrics) running(c nft.Counts, addresses int) {
 	m.groups.Set(float64(c.Groups))
 	m.elements.Set(float64(c.Elements))
 	m.addresses.Set(float64(addresses))
+}
+
+func (m *metrics) certificates(server, clients time.Time) {
+	m.expiry.WithLabelValues("server").Set(float64(server.Unix()))
+	m.expiry.WithLabelValues("clients").Set(float64(clients.Unix()))
 }
 
 func (m *metrics) backends(results map[health.Target]health.Result) {

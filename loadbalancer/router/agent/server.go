@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -22,8 +23,8 @@ import (
 // Bounds on clients.
 const (
 	maxConnections = 64
-	maxStreams     = 16 // of one connection
-	// pushes a second, of all clusters; a client that loses a race pushes again.
+	maxStreams     = 4 // of one connection, each with a message of the largest size; a client needs two
+	// pushes a second of one cluster; a client that loses a race pushes again.
 	pushRate  = 100
 	pushBurst = 50
 	// settle gathers changes that come together into one status.
@@ -33,13 +34,13 @@ const (
 // serve answers clients until the context ends.
 func (a *Agent) serve(ctx context.Context) error {
 	server := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(serverTLS(a.opts))),
+		grpc.Creds(credentials.NewTLS(a.certs.config())),
 		grpc.MaxRecvMsgSize(router.MaxMessage), grpc.MaxSendMsgSize(router.MaxMessage),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(5*time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * router.Heartbeat}),
 	)
-	wire.RegisterRouterServer(server, &service{agent: a, limit: rate.NewLimiter(pushRate, pushBurst), ended: ctx.Done()})
+	wire.RegisterRouterServer(server, &service{agent: a, limits: limits{of: map[string]*rate.Limiter{}}, ended: ctx.Done()})
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	err := server.Serve(netutil.LimitListener(a.opts.Listener, maxConnections))
@@ -52,9 +53,27 @@ func (a *Agent) serve(ctx context.Context) error {
 
 type service struct {
 	wire.UnimplementedRouterServer
-	agent *Agent
-	limit *rate.Limiter
-	ended <-chan struct{}
+	agent  *Agent
+	limits limits
+	ended  <-chan struct{}
+}
+
+// limits are the clusters' rates: one that pushes all the time delays nobody else.
+type limits struct {
+	mu sync.Mutex // guards of
+	of map[string]*rate.Limiter
+}
+
+// wait blocks until a cluster, which has a certificate, may push.
+func (l *limits) wait(ctx context.Context, cluster string) error {
+	l.mu.Lock()
+	limiter := l.of[cluster]
+	if limiter == nil {
+		limiter = rate.NewLimiter(pushRate, pushBurst)
+		l.of[cluster] = limiter
+	}
+	l.mu.Unlock()
+	return limiter.Wait(ctx)
 }
 
 // Apply implements wire.RouterServer.
@@ -62,7 +81,7 @@ func (s *service) Apply(ctx context.Context, r *wire.ApplyRequest) (*wire.ApplyR
 	if err := s.authorize(ctx, r.GetCluster()); err != nil {
 		return nil, err
 	}
-	if err := s.limit.Wait(ctx); err != nil {
+	if err := s.limits.wait(ctx, r.GetCluster()); err != nil {
 		return nil, status.Error(codes.ResourceExhausted, "too many pushes")
 	}
 	// The change is finished even if the client goes away in the middle.
@@ -129,7 +148,7 @@ func (s *service) authorize(ctx context.Context, cluster string) error {
 	if !is || len(info.State.PeerCertificates) == 0 {
 		return status.Error(codes.Unauthenticated, "no client certificate")
 	}
-	own, err := verifyClient(s.agent.opts, info.State.PeerCertificates)
+	own, err := s.agent.certs.verifyClient(info.State.PeerCertificates)
 	if err != nil {
 		return status.Errorf(codes.Unauthenticated, "client certificate: %v", err)
 	}

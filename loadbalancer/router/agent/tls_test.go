@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,34 +74,94 @@ func TestRefusedCertificates(t *testing.T) {
 	}
 }
 
-// TestRotation: new files count without a restart, on both sides.
+// TestRotation exchanges the authority while a client pushes: in the right order, with
+// a client that is ahead of its router, and with half of a pair in place. The
+// client is let in all the time.
 func TestRotation(t *testing.T) {
 	b := newBench(t)
 	b.start()
-	c := b.client("lab", 1)
-	b.must(b.wait(c, c.Set(doc("lab", "203.0.113.100", 1))))
-	old := b.ca.PEM.Cert
-	var err error
-	b.ca, err = pki.NewAuthority("next", pki.Validity{})
+	var gone atomic.Bool
+	c := b.client("lab", 1, func(o *router.ClientOptions) {
+		seen := false
+		o.OnState = func(s router.State) {
+			seen = seen || s.Instances[0].Reachable
+			if seen && !s.Instances[0].Reachable {
+				gone.Store(true)
+			}
+		}
+	})
+	pushes := 0
+	works := func(when string) {
+		t.Helper()
+		pushes++
+		if err := b.wait(c, c.Set(doc("lab", "203.0.113.100", pushes))); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+	}
+	works("at first")
+	next, err := pki.NewAuthority("next", pki.Validity{})
 	b.must(err)
-	// First both sides trust both authorities, then the certificates change.
-	b.write("ca.crt", append(append([]byte{}, old...), b.ca.PEM.Cert...))
-	server, err := b.ca.Router("edge", pki.Validity{})
+	end := time.Now().Add(20 * 24 * time.Hour).Truncate(time.Second)
+	client, err := next.Client("lab", pki.Validity{To: end})
 	b.must(err)
-	b.pair("router", server)
-	client, err := b.ca.Client("lab", pki.Validity{})
-	b.must(err)
+
+	// The router does not trust the new authority yet.
 	b.pair("lab", client)
-	b.write("ca.crt", b.ca.PEM.Cert)
-	b.eventually("the client works with the new ones", func() bool {
-		generation := c.Set(doc("lab", "203.0.113.100", 2+int(time.Now().UnixNano()%50)))
-		return b.wait(c, generation) == nil && c.State().Instances[0].Reachable
+	b.eventually("told that the renewed certificate is not in use", func() bool {
+		return strings.Contains(strings.Join(c.State().Instances[0].Problems, " "), "does not take the renewed certificates")
 	})
-	// Only the new authority counts: the old certificate ends its session.
-	b.eventually("session on the new certificate", func() bool {
-		generation := c.Set(doc("lab", "203.0.113.100", 60))
-		return b.wait(c, generation) == nil
+	works("with a certificate that the router refuses")
+	// Now both authorities count.
+	b.write("ca.crt", append(append([]byte{}, b.ca.PEM.Cert...), next.PEM.Cert...))
+	b.eventually("the renewed certificate is in use", func() bool {
+		i := c.State().Instances[0]
+		return i.CertificateExpires.Equal(end) && len(i.Problems) == 0
 	})
+	works("with the renewed certificate")
+	// Half of the router's pair: whoever connects is served with the one before.
+	server, err := next.Router("edge", pki.Validity{})
+	b.must(err)
+	b.write("router.crt", server.Cert)
+	other := b.client("other", 1)
+	b.must(b.wait(other, other.Set(doc("other", "203.0.113.101", 1))))
+	b.write("router.key", server.Key)
+	works("with the router's renewed certificate")
+	// The old authority goes: what it signed is let in no more, what stands goes on.
+	b.write("ca.crt", next.PEM.Cert)
+	b.eventually("the other cluster's old certificate is refused", func() bool { return !other.State().Instances[0].Reachable })
+	works("with the new authority alone")
+	if gone.Load() {
+		t.Error("the client was out for a while")
+	}
+}
+
+// TestCertificateTrouble: what is wrong, or will be, is said while it works.
+func TestCertificateTrouble(t *testing.T) {
+	b := newBench(t)
+	o := b.options(&closedListener{})
+	c, err := openCertificates(o)
+	b.must(err)
+	now := time.Now()
+	if err := c.trouble(now); err != nil {
+		t.Errorf("nothing is wrong: %v", err)
+	}
+	server, clients := c.expiry()
+	for at, want := range map[time.Time]string{
+		server.Add(-router.ExpiresWithin + time.Hour):  "server certificate expires at",
+		server.Add(time.Second):                        "server certificate has expired at",
+		clients.Add(-router.ExpiresWithin + time.Hour): "authority of the clients expires at",
+	} {
+		if err := c.trouble(at); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("at %s: %v, want %q", at, err, want)
+		}
+	}
+	b.write("router.key", []byte("half"))
+	if err := c.trouble(now); err == nil || !strings.Contains(err.Error(), "the ones before are used") {
+		t.Errorf("broken key: %v", err)
+	}
+	if pair, _ := c.current(); pair == nil || !pair.Leaf.NotAfter.Equal(server) {
+		t.Error("the pair before is not in use")
+	}
 }
 
 func TestNewRefuses(t *testing.T) {

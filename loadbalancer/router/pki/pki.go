@@ -73,7 +73,8 @@ func NewAuthority(name string, v Validity) (*Authority, error) {
 	return &Authority{PEM: pair, cert: cert, key: key}, nil
 }
 
-// LoadAuthority reads an authority back from PEM.
+// LoadAuthority reads an authority back from PEM. Its certificate is the first one;
+// others that follow are trusted beside it.
 func LoadAuthority(p Pair) (*Authority, error) {
 	both, err := tls.X509KeyPair(p.Cert, p.Key)
 	if err != nil {
@@ -87,6 +88,12 @@ func LoadAuthority(p Pair) (*Authority, error) {
 		return nil, fmt.Errorf("read authority: certificate %q is not an authority's", both.Leaf.Subject.CommonName)
 	}
 	return &Authority{PEM: p, cert: both.Leaf, key: key}, nil
+}
+
+// OwnPEM is the authority's certificate alone, where PEM.Cert may hold others that
+// are trusted beside it.
+func (a *Authority) OwnPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
 // Router makes the server certificate of a router's instances.

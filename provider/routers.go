@@ -1,0 +1,158 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
+
+	"github.com/onelb/onelb/loadbalancer/router"
+)
+
+// Reasons of events about routers. They are about the Lease onelb-fencing in
+// namespace onelb-system. Reference: docs/reference/events.md.
+const (
+	// ReasonRouterUnreachable: an instance of a router cannot be reached, or does not let us in.
+	ReasonRouterUnreachable = "RouterUnreachable"
+	// ReasonRouterProblem: the agent on an instance of a router says that something is wrong there.
+	ReasonRouterProblem = "RouterProblem"
+	// ReasonRouterCertificateExpires: our certificate for a router expires within 30 days, or has expired.
+	ReasonRouterCertificateExpires = "RouterCertificateExpires"
+	// ReasonRouterRestored: what one of the events above was about is over.
+	ReasonRouterRestored = "RouterRestored"
+)
+
+// routerInterval is how often the routers' states are looked at.
+const routerInterval = 5 * time.Second
+
+var (
+	routerReachable = metrics.NewGaugeVec(&metrics.GaugeOpts{
+		Subsystem: "onelb", Name: "router_instance_reachable",
+		Help:           "1 if an instance of a router can be reached and lets us in, 0 if not.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"router", "endpoint"})
+	routerProblems = metrics.NewGaugeVec(&metrics.GaugeOpts{
+		Subsystem: "onelb", Name: "router_instance_problems",
+		Help:           "Number of things that the agent on an instance of a router says are wrong there.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"router", "endpoint"})
+	routerCertificate = metrics.NewGaugeVec(&metrics.GaugeOpts{
+		Subsystem: "onelb", Name: "router_client_certificate_expiry_timestamp_seconds",
+		Help:           "When our certificate for a router ends.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"router"})
+
+	registerRouterMetrics = sync.OnceFunc(func() {
+		legacyregistry.MustRegister(routerReachable, routerProblems, routerCertificate)
+	})
+)
+
+// stateful is what the watch asks. *router.Client implements it.
+type stateful interface{ State() router.State }
+
+// routerWatch tells operators what is wrong with routers, on transitions.
+type routerWatch struct {
+	routers  map[string]stateful
+	recorder record.EventRecorder
+	about    runtime.Object
+	told     map[string]string // by what it is about
+}
+
+// watchRouters runs until ctx ends.
+func (c *Cloud) watchRouters(ctx context.Context, p *parts) {
+	if len(p.routers) == 0 {
+		return
+	}
+	lease, err := fencingLease(ctx, p)
+	if err != nil {
+		return // ctx has ended
+	}
+	registerRouterMetrics()
+	w := &routerWatch{routers: map[string]stateful{}, recorder: p.recorder, about: lease, told: map[string]string{}}
+	for name, client := range p.routers {
+		w.routers[name] = client
+	}
+	ticker := time.NewTicker(routerInterval)
+	defer ticker.Stop()
+	for {
+		w.look(time.Now())
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look at all routers, in order.
+func (w *routerWatch) look(now time.Time) {
+	for _, name := range slices.Sorted(maps.Keys(w.routers)) {
+		var expires time.Time
+		for _, i := range w.routers[name].State().Instances {
+			w.instance(name, i)
+			if end := i.CertificateExpires; expires.IsZero() || !end.IsZero() && end.Before(expires) {
+				expires = end
+			}
+		}
+		if !expires.IsZero() {
+			routerCertificate.WithLabelValues(name).Set(float64(expires.Unix()))
+			w.transition("certificate", name, ReasonRouterCertificateExpires, router.Expiring("the cluster's certificate", expires, now))
+		}
+	}
+}
+
+func (w *routerWatch) instance(name string, i router.InstanceState) {
+	at := fmt.Sprintf("%s (%s)", name, i.Endpoint)
+	reachable, away := 0.0, i.Err
+	if i.Reachable {
+		reachable, away = 1, nil // what it refuses are Services' events
+	}
+	routerReachable.WithLabelValues(name, i.Endpoint).Set(reachable)
+	w.transition("reach", at, ReasonRouterUnreachable, away)
+	if !i.Reachable {
+		return // what it said last says nothing about now
+	}
+	routerProblems.WithLabelValues(name, i.Endpoint).Set(float64(len(i.Problems)))
+	var problems error
+	if len(i.Problems) > 0 {
+		problems = errors.New(strings.Join(i.Problems, "; "))
+	}
+	w.transition("problems", at, ReasonRouterProblem, problems)
+}
+
+// transition sends an event when something goes wrong, goes wrong differently,
+// or is right again.
+func (w *routerWatch) transition(what, at, reason string, err error) {
+	now := ""
+	if err != nil {
+		now = err.Error()
+	}
+	key := what + " " + at
+	switch before := w.told[key]; now {
+	case before:
+	case "":
+		w.recorder.Eventf(w.about, corev1.EventTypeNormal, ReasonRouterRestored, "Router %s is well again: it was %s", at, short(before))
+	default:
+		w.recorder.Eventf(w.about, corev1.EventTypeWarning, reason, "Router %s: %s", at, short(now))
+	}
+	w.told[key] = now
+}
+
+// short cuts a text to what fits into an event (1024 bytes) beside a name.
+func short(s string) string {
+	const most = 800
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + " …"
+}

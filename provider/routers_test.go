@@ -1,0 +1,56 @@
+package provider
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/onelb/onelb/loadbalancer/router"
+)
+
+// standing is a router's state that a test sets.
+type standing struct{ now router.State }
+
+func (s *standing) State() router.State { return s.now }
+
+// TestRouterEvents: each trouble is told once, and its end too.
+func TestRouterEvents(t *testing.T) {
+	recorder := record.NewFakeRecorder(10)
+	edge := &standing{now: router.State{Instances: []router.InstanceState{{Endpoint: "10.0.0.1:9443"}}}}
+	w := &routerWatch{routers: map[string]stateful{"edge": edge}, recorder: recorder, about: &coordinationv1.Lease{}, told: map[string]string{}}
+	instance, now := &edge.now.Instances[0], time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, step := range []struct {
+		name   string
+		change func()
+		want   string
+	}{
+		{"not tried yet", func() {}, ""},
+		{"away", func() { instance.Err = errors.New("connection refused") }, "Warning RouterUnreachable Router edge (10.0.0.1:9443): connection refused"},
+		{"still away", func() {}, ""},
+		{"back", func() {
+			instance.Reachable, instance.Err, instance.CertificateExpires = true, nil, now.Add(31*24*time.Hour)
+		}, "Normal RouterRestored Router edge (10.0.0.1:9443) is well again: it was connection refused"},
+		{"refuses a document: that is a Service's event", func() { instance.Err = &router.RejectedError{} }, ""},
+		{"complains", func() { instance.Problems = []string{"a", "b"} }, "Warning RouterProblem Router edge (10.0.0.1:9443): a; b"},
+		{"complains less", func() { instance.Problems = []string{"a"} }, "Warning RouterProblem Router edge (10.0.0.1:9443): a"},
+		{"is content", func() { instance.Problems = nil }, "Normal RouterRestored Router edge (10.0.0.1:9443) is well again: it was a"},
+		{"its end is near", func() { now = now.Add(2 * 24 * time.Hour) }, "Warning RouterCertificateExpires Router edge: the cluster's certificate expires at 2026-02-01T00:00:00Z: renew it (onelbctl router rotate)"},
+		{"nearer", func() { now = now.Add(time.Hour) }, ""},
+		{"over", func() { now = now.Add(31 * 24 * time.Hour) }, "Warning RouterCertificateExpires Router edge: the cluster's certificate has expired at 2026-02-01T00:00:00Z: renew it (onelbctl router rotate)"},
+		{"renewed", func() { instance.CertificateExpires = now.Add(1000 * 24 * time.Hour) }, "Normal RouterRestored Router edge is well again: it was the cluster's certificate has expired at 2026-02-01T00:00:00Z: renew it (onelbctl router rotate)"},
+	} {
+		step.change()
+		w.look(now)
+		got := ""
+		select {
+		case got = <-recorder.Events:
+		default:
+		}
+		if got != step.want || len(recorder.Events) > 0 {
+			t.Errorf("%s: event %q and %d more, want %q", step.name, got, len(recorder.Events), step.want)
+		}
+	}
+}
