@@ -60,7 +60,7 @@ func TestTakesAfterSilence(t *testing.T) {
 			t.Errorf("announced at %v", got)
 		}
 		for i := 4; i < len(all); i++ {
-			if gap := all[i].Sub(all[i-1]); gap < 10*time.Second || gap > 30*time.Second {
+			if gap := all[i].Sub(all[i-1]); gap <= 9*time.Second || gap > 30*time.Second { // to the beat before
 				t.Errorf("later announcement after %v", gap)
 			}
 		}

@@ -17,8 +17,8 @@ import (
 
 const (
 	// serveTime and settleTime are generous: what counts is that it comes to pass.
-	serveTime  = 45 * time.Second
-	settleTime = 90 * time.Second
+	serveTime  = 2 * time.Minute
+	settleTime = 4 * time.Minute
 	// settleEvery is after how many kills the whole balance is drawn.
 	settleEvery = 100
 	// patience is how long a call is waited for after an operation, and tries

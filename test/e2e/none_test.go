@@ -52,7 +52,7 @@ func (w *world) heldExactly(one ipam.Networks, id int, fits func(v1alpha1.Addres
 	w.T.Helper()
 	var n ipam.Network
 	var status v1alpha1.AddressPoolStatus
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		var err error
 		n, err = one.Get(w.Context(), ipam.NetworkID(id))
 		w.Must(err)

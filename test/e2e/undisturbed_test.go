@@ -28,7 +28,7 @@ type flow struct {
 	answers int
 	pod     string
 	err     error
-	slowest time.Duration
+	closed  bool
 }
 
 // open connects to an address and keeps asking.
@@ -50,15 +50,13 @@ func (f *flow) run(a netip.Addr) {
 			return
 		case <-time.After(20 * time.Millisecond):
 		}
-		begin := time.Now()
-		got, err := f.once(reader, a)
+		got, err := exchange(f.conn, reader, a)
 		f.mu.Lock()
 		if err == nil && f.pod != "" && f.pod != got.Pod {
 			err = fmt.Errorf("the connection has moved from %s to %s", f.pod, got.Pod)
 		}
 		f.err, f.pod = err, got.Pod
 		f.answers++
-		f.slowest = max(f.slowest, time.Since(begin))
 		f.mu.Unlock()
 		if err != nil {
 			return
@@ -66,12 +64,14 @@ func (f *flow) run(a netip.Addr) {
 	}
 }
 
-func (f *flow) once(reader *bufio.Reader, a netip.Addr) (lab.Answer, error) {
+// exchange asks once over a connection. The machine may be busy, so the time that it
+// takes says nothing.
+func exchange(conn net.Conn, reader *bufio.Reader, a netip.Addr) (lab.Answer, error) {
 	var got lab.Answer
-	if err := f.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return got, err
 	}
-	if _, err := fmt.Fprintf(f.conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", netip.AddrPortFrom(a, port)); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", netip.AddrPortFrom(a, port)); err != nil {
 		return got, err
 	}
 	resp, err := http.ReadResponse(reader, nil)
@@ -90,16 +90,17 @@ func (f *flow) close() error {
 		close(f.stop)
 	}
 	f.done.Wait()
-	_ = f.conn.Close()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err == nil && f.answers < 3 {
 		f.err = fmt.Errorf("only %d answers", f.answers)
 	}
-	if f.err == nil && f.slowest > time.Second {
-		// One lost segment is sent again after 200 ms; a second lost one is an outage.
-		f.err = fmt.Errorf("an answer took %s", f.slowest)
+	if f.err == nil && !f.closed {
+		// One lost segment is sent again after 200 ms; more of them are an outage.
+		f.err = lab.Lost(f.conn, 2)
 	}
+	f.closed = true
+	_ = f.conn.Close()
 	return f.err
 }
 
@@ -113,12 +114,7 @@ type knocks struct {
 	failed []string
 }
 
-// synAgain is when TCP sends a SYN again that was lost: an answer that takes so
-// long needed two.
-const synAgain = 950 * time.Millisecond
-
-// knock opens a connection to an address every 50 ms. It waits longer for answers
-// than lab.Probe, so that a machine that is busy does not count as an outage.
+// knock opens a connection to an address every 50 ms.
 func (w *world) knock(a netip.Addr) *knocks {
 	ctx, cancel := context.WithCancel(w.T.Context())
 	k := &knocks{cancel: cancel}
@@ -136,10 +132,10 @@ func (w *world) knock(a netip.Addr) *knocks {
 
 func (k *knocks) once(ctx context.Context, from *lab.Host, a netip.Addr) {
 	begin := time.Now()
-	_, err := from.HTTPGet(ctx, a, port)
-	took := time.Since(begin)
-	if err == nil && took >= synAgain {
-		err = fmt.Errorf("took %s", took)
+	conn, err := from.Knock(ctx, netip.AddrPortFrom(a, port))
+	if err == nil {
+		_, err = exchange(conn, bufio.NewReader(conn), a)
+		_ = conn.Close()
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

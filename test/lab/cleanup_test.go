@@ -135,7 +135,7 @@ func TestInUse(t *testing.T) {
 		t.Errorf("a second lab of the same name: %v; want %v", err, lab.ErrInUse)
 	}
 	must(t, second.Close())
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := l.Client().CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err != nil {
 		t.Errorf("the first lab is harmed: %v", err)

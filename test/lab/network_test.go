@@ -20,7 +20,7 @@ import (
 func pings(t *testing.T, from *lab.Host, to netip.Addr) bool {
 	t.Helper()
 	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		_, err := from.Ping(ctx, to)
 		cancel()
 		if err == nil {
@@ -91,7 +91,7 @@ func TestWhoHas(t *testing.T) {
 	l := labtest.Shared(t)
 	node := l.Nodes()[1]
 	for _, addr := range node.Addrs(lab.Private) {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		got, err := l.LAN().WhoHas(ctx, lab.Private, addr)
 		cancel()
 		if err != nil || len(got) != 1 || got[0].MAC.String() != node.Link(lab.Private).MAC().String() {
@@ -135,7 +135,7 @@ func TestSniff(t *testing.T) {
 	begin := time.Now()
 	must(t, node.Do(func() error { return announce(node.Link(lab.Private).MAC(), v4, v6) }))
 	for addr, kind := range map[netip.Addr]wire.Kind{v4: wire.GratuitousReply, v6: wire.UnsolicitedNA} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		got, err := sniffer.Wait(ctx, addr, begin)
 		cancel()
 		if err != nil || got.Kind != kind || got.MAC.String() != node.Link(lab.Private).MAC().String() {

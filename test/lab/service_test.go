@@ -46,9 +46,9 @@ func service(t *testing.T, l *lab.Lab, svc *corev1.Service) *corev1.Service {
 // eventually repeats f until it returns no error.
 func eventually(t *testing.T, what string, f func(ctx context.Context) error) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		err := f(ctx)
 		cancel()
 		if err == nil {

@@ -12,7 +12,7 @@ import (
 
 // healed is how long two may answer after a partition has healed: until both sides
 // have noticed, on a machine that does other things as well.
-const healed = 3 * time.Second
+const healed = 10 * time.Second
 
 // While apart, each side has a holder; afterwards the one whose claim is older
 // yields.

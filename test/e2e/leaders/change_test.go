@@ -123,7 +123,10 @@ func TestFormerLeaderRouter(t *testing.T) {
 	fresh := r.Served(kit.Web, "fence-new")
 	r.Remove("fence-old")
 	probe := lab.Probe(t.Context(), 50*time.Millisecond, func(ctx context.Context) error {
-		_, err := r.Internet().HTTPGet(ctx, fresh[0], kit.Port)
+		c, err := r.Internet().Knock(ctx, netip.AddrPortFrom(fresh[0], kit.Port))
+		if err == nil {
+			_ = c.Close()
+		}
 		return err
 	})
 	r.Must(r.waits.Signal(syscall.SIGCONT))

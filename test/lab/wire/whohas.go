@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
 )
 
 // Responder is a machine that answered for an address.
@@ -46,6 +47,9 @@ func (a Asker) WhoHas(ctx context.Context, target netip.Addr) ([]Responder, erro
 		question = solicitation
 	}
 	frame := question(a.MAC, a.Addr, target)
+	if ctx.Err() != nil { // so late, on a busy machine, that silence would mean nothing
+		return nil, fmt.Errorf("ask for %s: %w", target, ctx.Err())
+	}
 	begin := time.Now()
 	if _, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: net.HardwareAddr(frame[:6])}); err != nil {
 		return nil, fmt.Errorf("ask for %s: %w", target, err)
@@ -53,17 +57,24 @@ func (a Asker) WhoHas(ctx context.Context, target netip.Addr) ([]Responder, erro
 	return collect(conn, target, begin)
 }
 
-// collect reads answers until the connection's deadline.
+// collect reads answers until the connection's deadline, and what came before it.
 func collect(conn *packet.Conn, target netip.Addr, begin time.Time) ([]Responder, error) {
 	var responders []Responder
 	known := map[string]bool{}
 	buffer := make([]byte, maxFrame)
-	for {
+	read := func() (int, error) {
 		n, _, err := conn.ReadFrom(buffer)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err
+	}
+	for {
+		n, err := read()
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			read = func() (int, error) { return arrived(conn, buffer) }
+			continue
+		case errors.Is(err, unix.EAGAIN):
 			return responders, nil
-		}
-		if err != nil {
+		case err != nil:
 			return responders, fmt.Errorf("answers for %s: %w", target, err)
 		}
 		mac := answers(buffer[:n], target)
@@ -73,6 +84,23 @@ func collect(conn *packet.Conn, target netip.Addr, begin time.Time) ([]Responder
 		known[mac.String()] = true
 		responders = append(responders, Responder{append(net.HardwareAddr(nil), mac...), time.Since(begin)})
 	}
+}
+
+// arrived reads a frame that waits to be read, else EAGAIN, whatever the deadline: this
+// process may have waited for a processor until after it.
+func arrived(conn *packet.Conn, buffer []byte) (n int, err error) {
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return 0, err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	failed := raw.Read(func(fd uintptr) bool {
+		n, _, err = unix.Recvfrom(int(fd), buffer, unix.MSG_DONTWAIT)
+		return true
+	})
+	return n, errors.Join(failed, err)
 }
 
 // answers is the hardware address that a frame gives for target, if it does.
