@@ -17,19 +17,27 @@ import (
 const (
 	// calm is for how long nothing urgent must have been written, and the event
 	// have been there: what it is about is often written next.
-	calm = 100 * time.Millisecond
+	calm = 500 * time.Millisecond
 	// longest is when an event is sent in any case.
 	longest = 30 * time.Second
 	// mostWaiting bounds the memory: with as many, events are sent as they come.
 	mostWaiting = 20_000
 
-	poll = 10 * time.Millisecond
+	poll = 50 * time.Millisecond
+	// patience is how long a write that is marked by Later waits for others.
+	patience = 100 * time.Millisecond
 	// attempts and between are those of client-go, which has its answer already and
 	// so does not try again itself.
 	attempts = 12
 	between  = 10 * time.Second
 	deadline = 30 * time.Second // of one attempt
 )
+
+type laterKey struct{}
+
+// Later marks the writes that are made with the context returned: while urgent ones
+// are under way, each waits for a tenth of a second at most.
+func Later(ctx context.Context) context.Context { return context.WithValue(ctx, laterKey{}, true) }
 
 // Configure has the events that clients of the configuration create give way to
 // what all of them write of Services and VirtualIPs. The configuration is changed.
@@ -49,6 +57,11 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	case urgent(r):
 		t.queue.begin()
 		defer t.queue.end()
+	case writesStatus(r):
+		if r.Context().Value(laterKey{}) != nil {
+			t.queue.giveWay(r.Context())
+		}
+		defer t.queue.wrote()
 	case createsEvent(r):
 		return t.queue.keep(t.next, r)
 	}
@@ -67,15 +80,21 @@ func urgent(r *http.Request) bool {
 		strings.Contains(r.URL.Path, "/virtualips") && !strings.HasSuffix(r.URL.Path, "/status")
 }
 
+// writesStatus: of a VirtualIP. Events wait for it.
+func writesStatus(r *http.Request) bool {
+	return r.Method == http.MethodPatch && strings.Contains(r.URL.Path, "/virtualips/") && strings.HasSuffix(r.URL.Path, "/status")
+}
+
 func createsEvent(r *http.Request) bool {
 	return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/events") && r.Body != nil
 }
 
 // queue are the events that wait.
 type queue struct {
-	mu      sync.Mutex // guards all below
-	urgent  int        // urgent writes that are under way
-	last    time.Time  // when one ended last
+	mu      sync.Mutex    // guards all below
+	urgent  int           // urgent writes that are under way
+	none    chan struct{} // closed when there are none any more; nil: there are none
+	last    time.Time     // when something was written last that events wait for
 	waiting []event
 	sending bool // a goroutine is at it; it ends when there are none
 }
@@ -90,14 +109,40 @@ type event struct {
 func (q *queue) begin() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.urgent++
+	if q.urgent++; q.none == nil {
+		q.none = make(chan struct{})
+	}
 }
 
 func (q *queue) end() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.urgent--
+	if q.urgent--; q.urgent == 0 {
+		close(q.none)
+		q.none = nil
+	}
 	q.last = time.Now()
+}
+
+func (q *queue) wrote() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.last = time.Now()
+}
+
+// giveWay waits until nothing urgent is under way, not for long.
+func (q *queue) giveWay(ctx context.Context) {
+	q.mu.Lock()
+	none := q.none
+	q.mu.Unlock()
+	if none == nil {
+		return
+	}
+	select {
+	case <-none:
+	case <-time.After(patience):
+	case <-ctx.Done():
+	}
 }
 
 // keep takes an event and answers as the API server would.

@@ -24,8 +24,16 @@ type server struct {
 	mu    sync.Mutex // guards all below
 	got   []string
 	at    []time.Time
-	fails int // of the next requests
-	with  int // what failed ones are answered; 0: there is no answer
+	fails int           // of the next requests
+	with  int           // what failed ones are answered; 0: there is no answer
+	takes time.Duration // to answer
+}
+
+// slow makes the server take so long for requests from now on.
+func (s *server) slow(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takes = d
 }
 
 func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -40,6 +48,10 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	takes := s.takes
+	s.mu.Unlock()
+	time.Sleep(takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fails > 0 {
@@ -126,6 +138,55 @@ func TestEventsGiveWay(t *testing.T) {
 		}
 		if !slices.Contains(s.list(), "POST "+events+" 3") {
 			t.Error("an event waits for longer than it may")
+		}
+	})
+}
+
+// What is marked waits while something urgent is under way, not for ever, and events
+// wait for it.
+func TestLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newClient(t)
+		hold := func() time.Duration {
+			begin := time.Now()
+			r, err := http.NewRequestWithContext(Later(t.Context()), http.MethodPatch, "https://api"+addresses+"/10.0.0.1/status", strings.NewReader(""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.transport.RoundTrip(r); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(begin)
+		}
+		if took := hold(); took != 0 {
+			t.Errorf("nothing is under way: %v", took)
+		}
+		busy := func(d time.Duration) {
+			s.slow(d)
+			go c.do("POST", addresses, "")
+			synctest.Wait()
+			s.slow(0)
+		}
+		busy(patience / 2)
+		if took := hold(); took != patience/2 {
+			t.Errorf("until the urgent write has ended: %v", took)
+		}
+		busy(3 * patience)
+		if took := hold(); took != patience {
+			t.Errorf("an urgent write that hangs: %v", took)
+		}
+		time.Sleep(longest)
+		c.do("POST", events, "1")
+		for range 5 {
+			time.Sleep(calm / 2)
+			hold()
+		}
+		if slices.Contains(s.list(), "POST "+events+" 1") {
+			t.Error("the event was sent meanwhile")
+		}
+		time.Sleep(calm + 5*poll)
+		if !slices.Contains(s.list(), "POST "+events+" 1") {
+			t.Error("the event was not sent afterwards")
 		}
 	})
 }

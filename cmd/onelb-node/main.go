@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,15 +19,8 @@ import (
 	"github.com/onelb/onelb/loadbalancer/announcer/node"
 )
 
-// garbage is how much of it may lie about, in percent of what is in use. What is in
-// use is some 10 MiB with a thousand addresses, so to collect it often costs little,
-// and each node of the cluster pays for what lies about.
-const garbage = 40
-
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbage)
-	}
+	node.Tune()
 	os.Exit(cli.Run(command()))
 }
 

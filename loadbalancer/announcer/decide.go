@@ -82,7 +82,7 @@ type Subject struct {
 }
 
 // of reports whether the node has the address, as far as is known.
-func (s Subject) of(node string) bool {
+func (s *Subject) of(node string) bool {
 	return s.Claim.Node == node && !s.Claim.Released || s.StandIn.Node == node && !s.StandIn.Released
 }
 
@@ -108,13 +108,13 @@ type Decision struct {
 func Decide(v View) []Decision {
 	out := make([]Decision, 0, len(v.Subjects))
 	p := v.plan()
-	for _, s := range v.Subjects {
-		out = append(out, v.decide(s, p))
+	for i := range v.Subjects {
+		out = append(out, v.decide(&v.Subjects[i], p))
 	}
 	return out
 }
 
-func (v View) decide(s Subject, p plan) Decision {
+func (v View) decide(s *Subject, p plan) Decision {
 	d := Decision{Address: s.Address, NotBefore: s.Free, First: p.first[s.Address]}
 	holder, live := v.holder(s)
 	switch {
@@ -138,7 +138,7 @@ func (v View) decide(s Subject, p plan) Decision {
 }
 
 // stand makes this node wait for its turn, if it is a candidate.
-func (v View) stand(d *Decision, s Subject, p plan) {
+func (v View) stand(d *Decision, s *Subject, p plan) {
 	rank := slices.Index(p.order(s, v.candidates(s)), v.Self)
 	d.Hold, d.Rank = rank >= 0, max(rank, 0)
 	d.NotBefore = s.Free.Add(time.Duration(d.Rank) * Step)
@@ -146,7 +146,7 @@ func (v View) stand(d *Decision, s Subject, p plan) {
 
 // holder is the live node that has claimed s and not released it; if there is none,
 // the one that stands in for it.
-func (v View) holder(s Subject) (string, bool) {
+func (v View) holder(s *Subject) (string, bool) {
 	for _, c := range []member.Claim{s.Claim, s.StandIn} {
 		if c.IsZero() || c.Released {
 			continue
@@ -168,7 +168,7 @@ func (v View) peer(name string) (Peer, bool) {
 
 // keep reports whether this node goes on holding s: as long as it may, or
 // nobody else could take over.
-func (v View) keep(s Subject) bool {
+func (v View) keep(s *Subject) bool {
 	self, known := v.peer(v.Self)
 	if !known || self.Excluded {
 		return false
@@ -179,14 +179,14 @@ func (v View) keep(s Subject) bool {
 
 // leaves reports whether the node, which has s, should have it no longer and
 // there is another one to take it.
-func (v View) leaves(holder string, s Subject) bool {
+func (v View) leaves(holder string, s *Subject) bool {
 	in, some := v.among(holder, s)
 	return some && !in
 }
 
 // among reports whether the node is one of the candidates, and whether there are any.
 // It is asked of all addresses that somebody has, whenever anything changes.
-func (v View) among(node string, s Subject) (in, some bool) {
+func (v View) among(node string, s *Subject) (in, some bool) {
 	if p, ok := v.peer(node); ok && !p.Reluctant && may(p, s) {
 		return true, true
 	}
@@ -204,18 +204,18 @@ func (v View) among(node string, s Subject) (in, some bool) {
 }
 
 // may reports whether the node may take s, if it is not too reluctant.
-func may(p Peer, s Subject) bool { return eligible(p, s) && !(p.Doubted && s.of(p.Name)) }
+func may(p Peer, s *Subject) bool { return eligible(p, s) && !(p.Doubted && s.of(p.Name)) }
 
 // candidates are the nodes that may take s, the first choice first: reluctant
 // ones only if there are no others.
-func (v View) candidates(s Subject) []string {
+func (v View) candidates(s *Subject) []string {
 	if all := v.ordered(s, false); len(all) > 0 {
 		return all
 	}
 	return v.ordered(s, true)
 }
 
-func (v View) ordered(s Subject, reluctant bool) []string {
+func (v View) ordered(s *Subject, reluctant bool) []string {
 	type candidate struct {
 		Peer
 		score uint64
@@ -251,7 +251,7 @@ func last(a, b bool) int {
 	return -1
 }
 
-func eligible(p Peer, s Subject) bool {
+func eligible(p Peer, s *Subject) bool {
 	if !p.Live || p.Excluded {
 		return false
 	}

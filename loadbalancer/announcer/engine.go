@@ -103,6 +103,11 @@ const RestartLifetime = 10 * time.Second
 const (
 	refreshInterval = 5 * time.Second // of the list of interfaces, besides link events
 	retryInterval   = time.Second     // after the kernel refused an address
+	// groupRest, for each address, passes between an evaluation of all and the next one
+	// for no other reason than what other agents say: when a thousand addresses change
+	// hands, claims come in hundreds of messages.
+	groupRest     = 50 * time.Microsecond
+	groupRestMost = 50 * time.Millisecond
 )
 
 // Engine holds addresses. Its owner goroutine is Run's; the exported methods
@@ -146,6 +151,8 @@ type Engine struct {
 	states     map[string]member.State  // what nodes said of themselves last
 	macs       map[string]string        // nodes by the hardware addresses of their interfaces
 	dirty      bool                     // evaluate all
+	changed    bool                     // the Group has, and was not looked at
+	rested     time.Time                // when it may be looked at again
 	heldDirty  bool                     // tell Memory
 	moved      time.Time                // when an address was last seen to change its holder
 	scouts     map[string]int           // addresses that a host is asked for often
@@ -276,7 +283,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-e.nudged:
 			e.dirty = true
 		case <-e.o.Changed:
-			e.dirty = true
+			e.changed = true
 		case <-timer.C:
 		}
 	}

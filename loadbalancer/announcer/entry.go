@@ -73,7 +73,7 @@ var announceAfter = []time.Duration{0, 50 * time.Millisecond, 200 * time.Millise
 // Later announcements are for hosts that missed all of these, and for switches
 // that forget.
 const (
-	announceMin = 10 * time.Second
+	announceMin = 20 * time.Second
 	announceMax = 30 * time.Second
 )
 

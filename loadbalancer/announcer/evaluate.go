@@ -156,9 +156,9 @@ func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
 		n.virgin, n.first = false, now
 	}
 	s.Recent = n.claim.Epoch == 1 && !n.first.IsZero() && now.Sub(n.first) < recentTime
-	holder, live := v.holder(s)
+	holder, live := v.holder(&s)
 	n.other = live && holder != e.o.Node
-	leaving := n.other && v.leaves(holder, s)
+	leaving := n.other && v.leaves(holder, &s)
 	switch {
 	case !s.Wanted, live && !leaving, s.Held:
 		n.free = time.Time{}

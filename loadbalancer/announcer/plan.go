@@ -20,10 +20,10 @@ type move struct {
 	from, to string
 }
 
-func (m move) is(s Subject) bool { return m.address == s.Address }
+func (m move) is(s *Subject) bool { return m.address == s.Address }
 
 // order puts the planned node first.
-func (p plan) order(s Subject, candidates []string) []string {
+func (p plan) order(s *Subject, candidates []string) []string {
 	if i := slices.Index(candidates, p.first[s.Address]); i > 0 {
 		first := candidates[i]
 		copy(candidates[1:], candidates[:i])
@@ -38,8 +38,9 @@ func (p plan) order(s Subject, candidates []string) []string {
 // agree even if their views differ for longer.
 func (v View) plan() plan {
 	p := plan{first: map[netip.Addr]string{}}
-	load, fresh, quiet := map[string]int{}, []Subject(nil), true
-	for _, s := range v.Subjects {
+	load, fresh, quiet := map[string]int{}, []*Subject(nil), true
+	for i := range v.Subjects {
+		s := &v.Subjects[i]
 		holder, live := v.holder(s)
 		switch {
 		case !s.Wanted:
@@ -58,7 +59,7 @@ func (v View) plan() plan {
 		}
 		quiet = false
 	}
-	slices.SortStableFunc(fresh, func(a, b Subject) int { return a.Created.Compare(b.Created) })
+	slices.SortStableFunc(fresh, func(a, b *Subject) int { return a.Created.Compare(b.Created) })
 	for _, s := range fresh {
 		if all := v.candidates(s); len(all) > 0 {
 			n := least(load, v.best(s, all))
@@ -74,7 +75,7 @@ func (v View) plan() plan {
 
 // best are the candidates for a new address, which are in order, that are as good
 // as the first: damped or not, and of its weight.
-func (v View) best(s Subject, all []string) []string {
+func (v View) best(s *Subject, all []string) []string {
 	first, _ := v.peer(all[0])
 	worse := func(n string) bool {
 		p, _ := v.peer(n)
@@ -106,7 +107,8 @@ func (v View) even(load map[string]int) move {
 	if !v.skewed(load) {
 		return best
 	}
-	for _, s := range v.Subjects {
+	for i := range v.Subjects {
+		s := &v.Subjects[i]
 		holder, live := v.holder(s)
 		if !s.Wanted || !live {
 			continue

@@ -72,7 +72,7 @@ func (e *Engine) yields(n *entry, name string, before int) bool {
 		p = n.planned()
 	}
 	v.Peers[i].Live = true // it asks
-	order := p.order(n.subject, v.candidates(n.subject))
+	order := p.order(&n.subject, v.candidates(&n.subject))
 	me, other := slices.Index(order, e.o.Node), slices.Index(order, name)
 	switch {
 	case other < 0, before > 1:

@@ -23,12 +23,16 @@ func (e *Engine) step(now time.Time) time.Time {
 			e.refreshAt = now.Add(retryInterval)
 		}
 	}
-	for _, c := range e.o.Group.Drain() {
-		e.heed(c, now)
+	if e.dirty || !now.Before(e.rested) {
+		e.changed, e.dirty = false, e.dirty || e.changed
+		for _, c := range e.o.Group.Drain() {
+			e.heed(c, now)
+		}
 	}
 	evaluated := e.dirty
 	if evaluated {
 		e.evaluate(now)
+		e.rested = time.Now().Add(min(time.Duration(len(e.order))*groupRest, groupRestMost))
 	}
 	if !now.Before(e.renewAt) {
 		e.renewAt = e.onBeat(now.Add(e.o.Lifetime/3), now)
@@ -39,6 +43,9 @@ func (e *Engine) step(now time.Time) time.Time {
 		next = earliest(next, e.judged)
 	} else if !e.judged.IsZero() {
 		e.judged, e.dirty = time.Time{}, true
+	}
+	if e.changed {
+		next = earliest(next, e.rested)
 	}
 	next = earliest(next, e.tickAll(now))
 	if evaluated || e.dirty {

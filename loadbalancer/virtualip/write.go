@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/onelb/onelb/api/courtesy"
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
 )
@@ -65,6 +66,9 @@ func (s *Store) Update(ctx context.Context, r ipam.Record) (ipam.Record, error) 
 	}
 	if !r.ReleasedAt.IsZero() {
 		status["releasedAt"] = metav1.NewTime(r.ReleasedAt)
+	}
+	if r.Phase == ipam.Active {
+		ctx = courtesy.Later(ctx) // that it is on hold: nobody waits for it
 	}
 	n, err := s.patch(ctx, v, map[string]any{"status": status}, "status")
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/api/client"
+	"github.com/onelb/onelb/api/courtesy"
 	"github.com/onelb/onelb/api/reconnect"
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/loadbalancer/announcer"
@@ -69,6 +70,7 @@ func restConfig(file string) (*rest.Config, error) {
 	// A node that takes hundreds of addresses writes as many holders.
 	cfg.QPS, cfg.Burst = 100, 200
 	reconnect.Configure(cfg)
+	courtesy.Configure(cfg)
 	return cfg, nil
 }
 
