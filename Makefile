@@ -139,6 +139,7 @@ bench: build/bench ## Measure in the lab, write bench.json (root); ARGS="-run fa
 build: ## Static binaries in bin/
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	@ln -sf onelbctl bin/kubectl-onelb
 
 .PHONY: images
 images: build ## Images from scratch with buildah, also as archives in build/images (root)

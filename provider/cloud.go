@@ -55,7 +55,7 @@ func New(r io.Reader) (*Cloud, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	client, err := one.New(one.Options{
-		Endpoint: cfg.Endpoint, Credentials: credentials(cfg.Credentials), CAFile: cfg.CAFile, RequestTimeout: cfg.RequestTimeout,
+		Endpoint: cfg.Endpoint, Credentials: one.CredentialsIn(cfg.Credentials.File, cfg.Credentials.Env), CAFile: cfg.CAFile, RequestTimeout: cfg.RequestTimeout,
 	})
 	if err != nil {
 		return nil, err
@@ -74,13 +74,6 @@ func New(r io.Reader) (*Cloud, error) {
 
 // Configure sets the options. Call it before Initialize.
 func (c *Cloud) Configure(o Options) { c.options = o }
-
-func credentials(c config.Credentials) one.CredentialSource {
-	if c.File != "" {
-		return one.CredentialFile(c.File)
-	}
-	return one.CredentialEnv(c.Env)
-}
 
 // Initialize starts the parts of the provider. They end when stop closes.
 func (c *Cloud) Initialize(b cloudprovider.ControllerClientBuilder, stop <-chan struct{}) {

@@ -60,7 +60,7 @@ func (a adoption) run(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	client, err := one.New(one.Options{
-		Endpoint: cfg.Endpoint, Credentials: credentials(cfg.Credentials), CAFile: cfg.CAFile, RequestTimeout: cfg.RequestTimeout,
+		Endpoint: cfg.Endpoint, Credentials: one.CredentialsIn(cfg.Credentials.File, cfg.Credentials.Env), CAFile: cfg.CAFile, RequestTimeout: cfg.RequestTimeout,
 	})
 	if err != nil {
 		return err
@@ -84,13 +84,6 @@ If the cluster uses virtual routers, each instance still refuses the new identit
 %s.document from its state directory and restart onelb-router there.
 `, cfg.Cluster)
 	return err
-}
-
-func credentials(c config.Credentials) one.CredentialSource {
-	if c.File != "" {
-		return one.CredentialFile(c.File)
-	}
-	return one.CredentialEnv(c.Env)
 }
 
 func orElse(a, b error) error {

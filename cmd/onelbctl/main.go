@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/onelb/onelb/cmd/onelbctl/doctor"
 	"github.com/onelb/onelb/cmd/onelbctl/explain"
 	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/cmd/onelbctl/status"
@@ -23,8 +25,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
+		var code doctor.CodeError
+		if errors.As(err, &code) {
+			os.Exit(int(code)) //nolint:gocritic // nothing is left to be stopped
+		}
 		fmt.Fprintln(os.Stderr, "onelbctl:", err)
-		os.Exit(1) //nolint:gocritic // nothing is left to be stopped
+		os.Exit(1)
 	}
 }
 
@@ -36,7 +42,7 @@ func root() *cobra.Command {
 		c.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl onelb"}
 	}
 	var cluster inventory.Kubeconfig
-	for _, sub := range []*cobra.Command{status.Command(cluster.Connect), explain.Command(&cluster)} {
+	for _, sub := range []*cobra.Command{status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster)} {
 		cluster.AddFlags(sub.PersistentFlags())
 		c.AddCommand(sub)
 	}

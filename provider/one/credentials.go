@@ -20,6 +20,15 @@ type CredentialSource interface {
 // CredentialFile reads credentials from a file: its first line that is not empty.
 func CredentialFile(path string) CredentialSource { return credentialFile(path) }
 
+// CredentialsIn is the source that a cloud-config names: a file or, if that is
+// empty, an environment variable.
+func CredentialsIn(file, env string) CredentialSource {
+	if file != "" {
+		return CredentialFile(file)
+	}
+	return CredentialEnv(env)
+}
+
 // CredentialEnv reads credentials from an environment variable.
 func CredentialEnv(name string) CredentialSource { return credentialEnv(name) }
 

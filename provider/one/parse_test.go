@@ -156,19 +156,20 @@ func TestParseVM(t *testing.T) {
 	want := VM{
 		ID: 0, Name: "node-1", Owner: "k8s", State: VMActive, LCMState: 3, Host: "dummy-host", ClusterID: 0,
 		CPU: 0.1, VCPU: 1, MemoryMB: 64, Attributes: map[string]string{"ONLY": "this"},
+		Rules: []Rule{{Protocol: "ALL"}, {Inbound: true, Protocol: "ALL"}},
 	}
 	if diff := cmp.Diff(want, vm); diff != "" {
 		t.Error(diff)
 	}
 	wantNICs := []NIC{
-		{ID: 0, Name: "NIC0", ParentNetworkID: -1, Network: "private", NetworkID: 0, Addresses: []netip.Addr{addr("172.20.0.100")}},
-		{ID: 1, Name: "NIC1", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.209")}},
-		{ID: 2, Name: "NIC2", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.218")}},
-		{ID: 3, Name: "NIC0_ALIAS3", ParentNetworkID: -1, Alias: true, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.210")}},
-		{ID: 4, Name: "NIC0_ALIAS4", ParentNetworkID: -1, Alias: true, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.217")}},
-		{ID: 5, Name: "NIC5", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("2001:db8:12:2::15")}},
-		{ID: 6, Name: "NIC6", ParentNetworkID: -1, Network: "v6", NetworkID: 3, Addresses: []netip.Addr{addr("10.13.0.10"), addr("2001:db8:13::10")}},
-		{ID: 7, Name: "NIC7", ParentNetworkID: -1, Network: "ether", NetworkID: 2},
+		{ID: 0, Name: "NIC0", ParentNetworkID: -1, Network: "private", NetworkID: 0, Addresses: []netip.Addr{addr("172.20.0.100")}, SecurityGroups: []int{0}},
+		{ID: 1, Name: "NIC1", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.209")}, SecurityGroups: []int{0}},
+		{ID: 2, Name: "NIC2", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.218")}, SecurityGroups: []int{0}},
+		{ID: 3, Name: "NIC0_ALIAS3", ParentNetworkID: -1, Alias: true, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.210")}, SecurityGroups: []int{0}},
+		{ID: 4, Name: "NIC0_ALIAS4", ParentNetworkID: -1, Alias: true, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("10.12.0.217")}, SecurityGroups: []int{0}},
+		{ID: 5, Name: "NIC5", ParentNetworkID: -1, Network: "public", NetworkID: 1, Addresses: []netip.Addr{addr("2001:db8:12:2::15")}, SecurityGroups: []int{0}},
+		{ID: 6, Name: "NIC6", ParentNetworkID: -1, Network: "v6", NetworkID: 3, Addresses: []netip.Addr{addr("10.13.0.10"), addr("2001:db8:13::10")}, SecurityGroups: []int{0}},
+		{ID: 7, Name: "NIC7", ParentNetworkID: -1, Network: "ether", NetworkID: 2, SecurityGroups: []int{0}},
 	}
 	if diff := cmp.Diff(wantNICs, nics, compareAddrs); diff != "" {
 		t.Error(diff)

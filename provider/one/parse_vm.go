@@ -25,6 +25,7 @@ type xmlVM struct {
 	VCPU         string       `xml:"TEMPLATE>VCPU"`
 	Memory       string       `xml:"TEMPLATE>MEMORY"`
 	VRouter      string       `xml:"TEMPLATE>VROUTER_ID"`
+	Rules        []xmlRule    `xml:"TEMPLATE>SECURITY_GROUP_RULE"`
 	UserTemplate xmlAttrs     `xml:"USER_TEMPLATE"`
 	History      []xmlHistory `xml:"HISTORY_RECORDS>HISTORY"`
 }
@@ -43,6 +44,7 @@ type xmlNIC struct {
 	ParentNet string `xml:"PARENT_NETWORK_ID"`
 	External  string `xml:"EXTERNAL"`
 	Filter    string `xml:"FILTER_IP_SPOOFING"`
+	Groups    string `xml:"SECURITY_GROUPS"`
 }
 
 type xmlHistory struct {
@@ -106,6 +108,9 @@ func (x *xmlVM) parse() (VM, error) {
 		if err := parse(&vm); err != nil {
 			return VM{}, fmt.Errorf("VM %d: %w", vm.ID, err)
 		}
+	}
+	for i := range x.Rules {
+		vm.Rules = append(vm.Rules, x.Rules[i].parse())
 	}
 	return vm, nil
 }
@@ -190,7 +195,7 @@ func (x *xmlNIC) parse() (NIC, error) {
 	}
 	n := NIC{
 		ParentNetworkID: parent, ID: id, Name: x.Name, Network: x.Network, NetworkID: net, Attaching: isYes(x.Attach),
-		External: isYes(x.External), SpoofingFilter: isYes(x.Filter),
+		External: isYes(x.External), SpoofingFilter: isYes(x.Filter), SecurityGroups: securityGroups(x.Groups),
 	}
 	for _, s := range []string{x.IP, x.IP6, x.IP6Global, x.IP6ULA} {
 		a, err := parseAddr(s)

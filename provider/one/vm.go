@@ -75,6 +75,8 @@ type VM struct {
 	UUID string
 	// NICs are sorted by ID; aliases have IDs in the same space.
 	NICs []NIC
+	// Rules are those of the security groups of all NICs.
+	Rules []Rule
 	// Host is the name of the host it runs, or ran last, on; empty if it never ran.
 	Host string
 	// HostID is that host's ID, -1 if it never ran.
@@ -111,4 +113,6 @@ type NIC struct {
 	// SpoofingFilter: the host drops what comes from it with a source that is
 	// neither its own address nor one of its aliases.
 	SpoofingFilter bool
+	// SecurityGroups are those of the NIC; empty: nothing is filtered by port.
+	SecurityGroups []int
 }

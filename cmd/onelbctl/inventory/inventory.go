@@ -78,13 +78,14 @@ type Inventory struct {
 }
 
 // Read reads it all. Its error is that of the API server as a whole, or that
-// pools or VirtualIPs cannot be read.
+// pools or VirtualIPs cannot be read. With ErrNotInstalled comes what else there is.
 func Read(ctx context.Context, c Clients) (*Inventory, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	inv := &Inventory{Time: time.Now()}
-	if err := inv.readOurs(ctx, c.OneLB); err != nil {
-		return nil, err
+	missing := inv.readOurs(ctx, c.OneLB)
+	if missing != nil && !errors.Is(missing, ErrNotInstalled) {
+		return nil, missing
 	}
 	for _, r := range []struct {
 		what string
@@ -108,7 +109,7 @@ func Read(ctx context.Context, c Clients) (*Inventory, error) {
 	}
 	inv.sort()
 	inv.index = newIndex(inv)
-	return inv, nil
+	return inv, missing
 }
 
 // Unread reports whether something was not read, by the beginning of its name.

@@ -98,15 +98,15 @@ func (inv *Inventory) NamespaceLabels(name string) labels.Set {
 // DefaultClass reports whether Services without a class are onelb's, as the
 // Deployment's arguments say.
 func (inv *Inventory) DefaultClass() bool {
-	if inv.Manager == nil {
-		return true
-	}
-	for _, c := range inv.Manager.Spec.Template.Spec.Containers {
-		if slices.Contains(c.Args, "--default-class=false") {
-			return false
-		}
-	}
-	return true
+	return !inv.managerSays("--default-class=false")
+}
+
+// Elects reports whether the cloud-controller-managers elect a leader.
+func (inv *Inventory) Elects() bool { return !inv.managerSays("--leader-elect=false") }
+
+// managerSays reports whether the Deployment has an argument.
+func (inv *Inventory) managerSays(arg string) bool {
+	return inv.Manager != nil && slices.ContainsFunc(inv.Manager.Spec.Template.Spec.Containers, func(c corev1.Container) bool { return slices.Contains(c.Args, arg) })
 }
 
 // Judge plans for a Service as the cloud-controller-manager does.
@@ -128,6 +128,12 @@ func (inv *Inventory) Leads() (name string, fresh bool) {
 	}
 	// Twice: the clocks of this machine and of the leader differ.
 	return name, *inv.Leader.Spec.HolderIdentity != "" && inv.Time.Sub(renewed.Time) < 2*time.Duration(*lasts)*time.Second
+}
+
+// AgentsArePods reports whether the node agents run as their DaemonSet's pods, and
+// not, as units of the nodes' init system may, beside it.
+func (inv *Inventory) AgentsArePods() bool {
+	return inv.Agents != nil && inv.Agents.Status.DesiredNumberScheduled > 0 && !inv.Unread("Pods")
 }
 
 // ManagerPods are those of the cloud-controller-manager.

@@ -173,7 +173,7 @@ func (w *way) holder(v *v1alpha1.VirtualIP) Hop {
 	case !inventory.NodeReady(n):
 		h.State, h.Detail = Warning, h.Detail+"; the node is not Ready"
 		h.Remedy = "kubectl describe node " + hold.Name
-	case w.inv.Agents != nil && !w.inv.Unread("Pods") && (pod == nil || !inventory.PodReady(pod)):
+	case w.inv.AgentsArePods() && (pod == nil || !inventory.PodReady(pod)):
 		h.State, h.Detail = Warning, h.Detail+"; the agent there is not ready"
 		h.Remedy = "kubectl -n " + inventory.Namespace + " get pods -o wide --field-selector spec.nodeName=" + hold.Name
 	case v.Spec.TrafficPolicy == v1alpha1.TrafficPolicyLocal && w.inv.Endpoints(w.svc, w.ipv6()).Nodes[hold.Name] == 0:
@@ -193,7 +193,7 @@ func (w *way) noHolder(v *v1alpha1.VirtualIP, h Hop) Hop {
 	case v.Spec.TrafficPolicy == v1alpha1.TrafficPolicyLocal && len(w.inv.Endpoints(w.svc, w.ipv6()).Nodes) == 0:
 		h.Detail += ": externalTrafficPolicy is Local, and no node has a ready endpoint"
 		h.Remedy = "kubectl -n " + w.svc.Namespace + " get pods; a node with a ready pod of the Service takes the address"
-	case w.inv.Agents != nil && w.inv.Agents.Status.NumberReady == 0:
+	case w.inv.AgentsArePods() && w.inv.Agents.Status.NumberReady == 0:
 		h.Detail += ": no node agent is ready"
 		h.Remedy = "kubectl -n " + inventory.Namespace + " describe daemonset " + inventory.Agents
 	case v.Spec.NodeSelector != "":

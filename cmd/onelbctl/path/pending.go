@@ -61,7 +61,7 @@ func manager(inv *inventory.Inventory) []Reason {
 	describe := fmt.Sprintf("kubectl -n %s describe deployment %s; kubectl -n %[1]s logs deployment/%[2]s", inventory.Namespace, inventory.Manager)
 	name, fresh := inv.Leads()
 	switch {
-	case fresh, inv.Unread("the Lease"):
+	case fresh, inv.Unread("the Lease"), !inv.Elects() && inv.Manager.Status.ReadyReplicas > 0:
 		return nil
 	case inv.Manager != nil && inv.Manager.Status.ReadyReplicas == 0:
 		return []Reason{{Why: "no cloud-controller-manager is ready", Remedy: describe}}

@@ -207,7 +207,7 @@ func agents(inv *inventory.Inventory) []Agent {
 		a := Agent{Node: name, Addresses: held[name], State: "none"}
 		if p := inv.AgentPod(name); p != nil {
 			a.Ready, a.State, a.Version, a.Behind = inventory.PodReady(p), string(p.Status.Phase), inventory.Version(inventory.Image(p.Spec)), inventory.Behind(p, inv.Agents)
-		} else if inv.Agents == nil {
+		} else if !inv.AgentsArePods() {
 			continue // they do not run as pods here, and publish no more than what they hold
 		}
 		out = append(out, a)

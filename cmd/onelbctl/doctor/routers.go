@@ -1,0 +1,182 @@
+package doctor
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/onelb/onelb/loadbalancer/router"
+	"github.com/onelb/onelb/provider/config"
+)
+
+// askFor is how long an instance may take to answer.
+const askFor = 8 * time.Second
+
+// AskRouters asks with the files of the cloud-config, and changes nothing there.
+// identity is the cluster's.
+func AskRouters(cluster, identity string) func(ctx context.Context, r config.Router) (router.State, error) {
+	return func(ctx context.Context, r config.Router) (router.State, error) {
+		c, err := router.NewClient(router.ClientOptions{
+			Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile, Cluster: cluster, Identity: identity,
+		})
+		if err != nil {
+			return router.State{}, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, askFor)
+		defer cancel()
+		done := make(chan struct{})
+		go func() { defer close(done); _ = c.Run(ctx) }() // ends with ctx, and has no other error
+		s := settled(ctx, c)
+		cancel()
+		<-done
+		return s, nil
+	}
+}
+
+// settled waits until each instance has answered or could not be reached.
+func settled(ctx context.Context, c *router.Client) router.State {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s := c.State()
+		waiting := false
+		for _, i := range s.Instances {
+			waiting = waiting || !i.Reachable && i.Err == nil
+		}
+		if !waiting {
+			return s
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return s
+		}
+	}
+}
+
+func routers(ctx context.Context, p *Patient) []Finding {
+	var out []Finding
+	for _, r := range p.Config.Routers {
+		about := "router " + r.Name
+		s, err := p.Ask(ctx, r)
+		if err != nil {
+			out = append(out, Finding{Check: "router-unreachable", Severity: Error, About: about, Meaning: err.Error(), Remedy: "correct the router's entry in the cloud-config"})
+			continue
+		}
+		out = append(out, state(s, about)...)
+	}
+	return out
+}
+
+func state(s router.State, about string) []Finding {
+	var out []Finding
+	reachable, masters := 0, 0
+	versions := map[string]bool{}
+	for _, i := range s.Instances {
+		instance := about + ", instance " + i.Endpoint
+		if !i.Reachable {
+			out = append(out, unreachable(instance, i.Err))
+			continue
+		}
+		reachable++
+		if i.Master {
+			masters++
+		}
+		versions[i.Version] = true
+		for _, text := range i.Problems {
+			out = append(out, Finding{Check: "router-problem", Severity: Warning, About: instance, Meaning: text, Remedy: "the log of onelb-router there says more (journalctl -u onelb-router, or /var/log/onelb-router.log)"})
+		}
+		for _, d := range i.Down {
+			out = append(out, Finding{
+				Check: "router-backend-down", Severity: Warning, About: instance, Meaning: fmt.Sprintf("node %s does not pass its check at %s port %d: %s. The router sends it nothing", d.Node, d.Address, d.Check.Port, d.Message),
+				Remedy: "see that the node runs, that its kube-proxy does (port 10256), and that the router may reach it",
+			})
+		}
+	}
+	switch {
+	case reachable > 0 && reachable == len(s.Instances) && masters == 0:
+		out = append(out, Finding{
+			Check: "router-master", Severity: Error, About: about, Meaning: "no instance is master: nobody answers for its public addresses", Remedy: "see keepalived on the instances: one has to have the floating address of the virtual router",
+		})
+	case masters > 1:
+		out = append(out, Finding{
+			Check: "router-master", Severity: Error, About: about, Meaning: fmt.Sprintf("%d instances are master: they do not hear each other's VRRP and both answer for its public addresses", masters), Remedy: "see that VRRP (protocol 112) passes between the instances, and that both have the same virtual router ID",
+		})
+	}
+	if len(versions) > 1 {
+		out = append(out, Finding{Check: "router-versions", Severity: Warning, About: about, Meaning: "its instances run different versions of onelb-router", Remedy: "bring them to the same version, one after the other (docs/how-to/router.md)"})
+	}
+	return out
+}
+
+func unreachable(about string, err error) Finding {
+	f := Finding{Check: "router-unreachable", Severity: Error, About: about, Meaning: "it does not answer: changes wait until it does. What it forwards goes on", Remedy: "see that onelb-router runs there, and that its port is open for the cloud-controller-manager"}
+	if err == nil {
+		return f
+	}
+	f.Meaning = err.Error() + ". Changes wait until it answers; what it forwards goes on"
+	if strings.Contains(err.Error(), "tls:") || strings.Contains(err.Error(), "x509:") || strings.Contains(err.Error(), "read certificates") {
+		f.Check, f.Remedy = "router-certificate", "the router's certificate needs the name <router>.router.onelb and the authority in caFile, ours the URI onelb://cluster/<cluster> and the authority that the router trusts: onelbctl router bootstrap makes both"
+	}
+	return f
+}
+
+// expirySoon is how long before its end a certificate is told of.
+const expirySoon = 30 * 24 * time.Hour
+
+// certificates reads those of the cloud-config.
+func certificates(_ context.Context, p *Patient) []Finding {
+	var out []Finding
+	for _, r := range p.Config.Routers {
+		for _, file := range []string{r.CAFile, r.CertFile} {
+			about := "router " + r.Name + ", file " + file
+			cert, err := readCertificate(file)
+			if err != nil {
+				out = append(out, Finding{Check: "router-certificate", Severity: Error, About: about, Meaning: err.Error(), Remedy: "onelbctl router bootstrap makes the files; give the cloud-config the paths that the cloud-controller-manager sees"})
+				continue
+			}
+			out = append(out, expiry(cert, about, p.Inventory.Time)...)
+			if file == r.CertFile {
+				if cluster, err := router.ClusterOf(cert); err != nil || cluster != p.Config.Cluster {
+					out = append(out, Finding{
+						Check: "router-certificate", Severity: Error, About: about, Meaning: fmt.Sprintf("it is not for cluster %q (URI onelb://cluster/%[1]s): the router refuses it, or shows another cluster's document", p.Config.Cluster),
+						Remedy: fmt.Sprintf("onelbctl router bootstrap --router %s --cluster %s --out DIR, with the authority's ca.crt and ca.key in DIR", r.Name, p.Config.Cluster),
+					})
+				}
+			}
+		}
+	}
+	return out
+}
+
+func expiry(cert *x509.Certificate, about string, now time.Time) []Finding {
+	left := cert.NotAfter.Sub(now)
+	if left > expirySoon {
+		return nil
+	}
+	f := Finding{
+		Check: "router-certificate-expiry", Severity: Warning, About: about, Meaning: "it expires at " + cert.NotAfter.UTC().Format(time.RFC3339) + ": then nothing can be changed on the router",
+		Remedy: "make a new one (onelbctl router bootstrap) and replace the file; it is read again without a restart",
+	}
+	if left <= 0 {
+		f.Severity, f.Meaning = Error, "it has expired at "+cert.NotAfter.UTC().Format(time.RFC3339)+": nothing can be changed on the router, which goes on with what it has"
+	}
+	return []Finding{f}
+}
+
+func readCertificate(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // the cloud-config names it
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("it holds no PEM certificate")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
