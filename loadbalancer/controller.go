@@ -64,6 +64,8 @@ type Options struct {
 	Recorder record.EventRecorder
 	// Routers by name, as in the cloud-config file. Their Run is the caller's.
 	Routers map[string]RouterClient
+	// PodRoutes names the routers that get routes to the nodes' pods.
+	PodRoutes []string
 	// Services, Namespaces, Nodes, EndpointSlices and Pools are informers that the caller runs.
 	Services, Namespaces, Nodes, EndpointSlices, Pools cache.SharedIndexInformer
 	Store                                              *virtualip.Store

@@ -34,7 +34,7 @@ const (
 )
 
 // Forward says how a router brings traffic for a public address to the pods.
-// +kubebuilder:validation:Enum=NodePort;VIP
+// +kubebuilder:validation:Enum=NodePort;VIP;Pod
 type Forward string
 
 const (
@@ -43,6 +43,10 @@ const (
 	// ForwardVIP maps the public address onto a second, private address from an
 	// L2 pool that one node holds. Needs no NodePorts.
 	ForwardVIP Forward = "VIP"
+	// ForwardPod spreads new connections over the ready pods of healthy nodes,
+	// past kube-proxy. The router needs routes to the pods; where it has none,
+	// NodePorts are used. Needs no NodePorts otherwise.
+	ForwardPod Forward = "Pod"
 )
 
 // Reservation says what a pool does with its network in OpenNebula.
