@@ -118,7 +118,7 @@ func New(o Options) (*Controller, error) {
 		ready:   make(chan struct{}),
 	}
 	c.pools = newPoolSet(o.OneLB.AddressPools(), o.Pools, o.Allocator, c.events, routerNames(o.Routers))
-	c.pools.placer = o.Store
+	c.pools.placer, c.pools.loaded = o.Store, c.kickRouters
 	for name, rc := range o.Routers {
 		c.routers[name] = newRouterSync(name, rc, c.buildDocument, o.Allocator.Notify)
 	}

@@ -30,6 +30,8 @@ type documentInput struct {
 	Nodes []*corev1.Node
 	// Endpoints returns a Service's endpoints.
 	Endpoints func(v1alpha1.ServiceReference) []*endpoints
+	// SNAT is what a pool says.
+	SNAT func(pool string) v1alpha1.SNAT
 	// Routes are the ones to pods that the router is to have.
 	Routes []podRoute
 	// Routed reports whether the router reaches a pod.
@@ -110,7 +112,7 @@ func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1
 		f := router.Frontend{
 			Address: a, Protocol: router.Protocol(cmp.Or(p.Protocol, corev1.ProtocolTCP)), Port: uint16(p.Port), //nolint:gosec // 1..65535 by the API
 			Service: ref.Namespace + "/" + ref.Name, Group: group, SourceRanges: ranges,
-			Affinity: affinity(svc, forward), MaxConnections: limit,
+			Affinity: affinity(svc, forward), MaxConnections: limit, SNAT: router.SNAT(b.in.SNAT(v.Spec.Pool)),
 		}
 		f.BackendPort = f.Port
 		switch {
@@ -197,9 +199,17 @@ func (b *documentBuilder) members(is4 bool, only map[string]int) []router.Member
 	return out
 }
 
-// mayServe leaves out nodes that people, or their deletion, took out of load
-// balancing. Readiness is not looked at: the router asks the node itself.
+// aboutToGo is the taint that the cluster autoscaler puts on a node before it
+// removes it.
+const aboutToGo = "ToBeDeletedByClusterAutoscaler"
+
+// mayServe leaves out nodes that people, the autoscaler or their deletion took out
+// of load balancing. Readiness is not looked at: the router asks the node itself.
+// Nor are cordons, which say nothing about the pods that are there.
 func mayServe(n *corev1.Node) bool {
+	if slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == aboutToGo }) {
+		return false
+	}
 	if _, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]; excluded {
 		return false
 	}
@@ -278,7 +288,7 @@ func (c *Controller) buildDocument(name string) router.Document {
 	}
 	d, detours, more := makeDocument(documentInput{
 		VIPs: vips, Service: c.service, Inner: c.innerAddress, Nodes: nodes, Endpoints: c.endpoints,
-		Routes: routes, Routed: routed(c.o.Routers[name].State(), routes),
+		SNAT: c.pools.SNAT, Routes: routes, Routed: routed(c.o.Routers[name].State(), routes),
 	})
 	c.events.Detours(name, detoursOf(detours))
 	problems = append(problems, more...)

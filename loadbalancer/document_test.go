@@ -26,7 +26,9 @@ func TestMakeDocument(t *testing.T) {
 	excluded.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 	leaving := testNode("n5", "10.20.0.15", "")
 	leaving.DeletionTimestamp = new(metav1.Now())
-	nodes = append(nodes, excluded, leaving)
+	scaledDown := testNode("n6", "10.20.0.16", "fd00:20::16")
+	scaledDown.Spec.Taints = []corev1.Taint{{Key: "ToBeDeletedByClusterAutoscaler", Effect: corev1.TaintEffectNoSchedule}}
+	nodes = append(nodes, excluded, leaving, scaledDown)
 
 	tests := []struct {
 		name     string
@@ -37,6 +39,7 @@ func TestMakeDocument(t *testing.T) {
 		inner    string
 		want     string
 		problems int
+		snat     v1alpha1.SNAT
 		unrouted string // a pod's address
 		detour   string
 	}{
@@ -107,6 +110,13 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1`,
 group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080 affinity 1m30s most 100
 203.0.113.100:53/UDP ns/web -> nodes-ipv4:30053 affinity 1m30s most 100`,
+		},
+		{
+			name: "the router's address as source, as the pool says", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100", snat: v1alpha1.SNATAlways,
+			service: func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] },
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080 snat always`,
 		},
 		{
 			name: "a limit that cannot be read takes nothing away", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
@@ -239,6 +249,7 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 				},
 				Nodes:     nodes,
 				Endpoints: func(v1alpha1.ServiceReference) []*endpoints { return tt.slices },
+				SNAT:      func(string) v1alpha1.SNAT { return tt.snat },
 				Routed:    func(a netip.Addr) bool { return a.String() != tt.unrouted },
 			}
 			d, detours, problems := makeDocument(in)
@@ -280,6 +291,9 @@ func dump(d router.Document) string {
 		line := fmt.Sprintf("%s %s -> %s:%d", f.Key(), f.Service, f.Group, f.BackendPort)
 		if len(f.SourceRanges) > 0 {
 			line += fmt.Sprintf(" from %v", f.SourceRanges)
+		}
+		if f.SNAT != router.SNATAuto {
+			line += " snat " + string(f.SNAT)
 		}
 		if f.Affinity > 0 {
 			line += " affinity " + f.Affinity.String()

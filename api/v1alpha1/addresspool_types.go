@@ -49,6 +49,19 @@ const (
 	ForwardPod Forward = "Pod"
 )
 
+// SNAT says whose address the backends of a router see.
+// +kubebuilder:validation:Enum=auto;always;never
+type SNAT string
+
+const (
+	// SNATAuto: the client's, where the reply then comes back through the router.
+	SNATAuto SNAT = "auto"
+	// SNATAlways: the router's.
+	SNATAlways SNAT = "always"
+	// SNATNever: the client's.
+	SNATNever SNAT = "never"
+)
+
 // Reservation says what a pool does with its network in OpenNebula.
 // +kubebuilder:validation:Enum=child;none
 type Reservation string
@@ -292,6 +305,13 @@ type RouterSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	InnerPool string `json:"innerPool,omitempty"`
+	// SNAT says whose address the nodes see. With auto, the client's, unless the
+	// reply would then not come back through the router: where client and backend
+	// are on one network. With always, the router's, for nodes that route elsewhere.
+	// With never, the client's in every case. Default auto.
+	// +optional
+	// +kubebuilder:default=auto
+	SNAT SNAT `json:"snat,omitempty"`
 }
 
 // AddressPoolStatus is what is there.
