@@ -64,6 +64,8 @@ type Options struct {
 	Recorder record.EventRecorder
 	// Routers by name, as in the cloud-config file. Their Run is the caller's.
 	Routers map[string]RouterClient
+	// PodRoutes names the routers that get routes to the nodes' pods.
+	PodRoutes []string
 	// Services, Namespaces, Nodes, EndpointSlices and Pools are informers that the caller runs.
 	Services, Namespaces, Nodes, EndpointSlices, Pools cache.SharedIndexInformer
 	Store                                              *virtualip.Store
@@ -116,7 +118,7 @@ func New(o Options) (*Controller, error) {
 		ready:   make(chan struct{}),
 	}
 	c.pools = newPoolSet(o.OneLB.AddressPools(), o.Pools, o.Allocator, c.events, routerNames(o.Routers))
-	c.pools.placer = o.Store
+	c.pools.placer, c.pools.loaded = o.Store, c.kickRouters
 	for name, rc := range o.Routers {
 		c.routers[name] = newRouterSync(name, rc, c.buildDocument, o.Allocator.Notify)
 	}

@@ -30,12 +30,19 @@ type documentInput struct {
 	Nodes []*corev1.Node
 	// Endpoints returns a Service's endpoints.
 	Endpoints func(v1alpha1.ServiceReference) []*endpoints
+	// SNAT is what a pool says.
+	SNAT func(pool string) v1alpha1.SNAT
+	// Routes are the ones to pods that the router is to have.
+	Routes []podRoute
+	// Routed reports whether the router reaches a pod.
+	Routed func(netip.Addr) bool
 }
 
 // makeDocument builds the desired state of one router. It is pure: the same
 // input gives the same document. What cannot be expressed is left out and
-// returned as an error for each Service; Ensure has refused such Services.
-func makeDocument(in documentInput) (router.Document, []error) {
+// returned as an error for each Service; Ensure has refused such Services. What
+// goes another way than it should is a detour.
+func makeDocument(in documentInput) (router.Document, []detour, []error) {
 	b := documentBuilder{in: in, groups: map[string]router.Group{}}
 	for _, v := range in.VIPs {
 		b.add(v)
@@ -44,7 +51,10 @@ func makeDocument(in documentInput) (router.Document, []error) {
 	for _, g := range b.groups {
 		d.Groups = append(d.Groups, g)
 	}
-	return d.Normalize(), b.problems
+	for _, r := range in.Routes {
+		d.Routes = append(d.Routes, r.Route)
+	}
+	return d.Normalize(), b.detours, b.problems
 }
 
 type documentBuilder struct {
@@ -52,6 +62,8 @@ type documentBuilder struct {
 	groups    map[string]router.Group
 	frontends []router.Frontend
 	problems  []error
+	detours   []detour
+	nodes     map[string]*corev1.Node // by name, once it is needed
 }
 
 func (b *documentBuilder) add(v *v1alpha1.VirtualIP) {
@@ -75,11 +87,9 @@ func (b *documentBuilder) add(v *v1alpha1.VirtualIP) {
 // that stand in the VirtualIP: an edit to a port that another Service has must
 // not disturb that one, nor the whole document.
 func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1alpha1.ServiceReference, svc *corev1.Service) error {
-	forward := v.Spec.Router.Forward
-	group, err := b.group(a, forward, ref, svc)
-	if err != nil {
-		return err
-	}
+	ports := slices.DeleteFunc(slices.Clone(svc.Spec.Ports), func(p corev1.ServicePort) bool {
+		return v.Spec.Share != "" && !slices.Contains(ref.Ports, portName(p)) // Ensure has not claimed it, or has refused the Service
+	})
 	ranges, err := sourceRanges(svc, a.Is4())
 	if err != nil {
 		return err
@@ -87,20 +97,32 @@ func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1
 	// A limit that cannot be read is reported by Ensure, and must not take a
 	// Service away that works.
 	limit, _ := annotation.ParseConnectionLimit(svc.Annotations) //nolint:errcheck // see above
-	for _, p := range svc.Spec.Ports {
-		if v.Spec.Share != "" && !slices.Contains(ref.Ports, portName(p)) {
-			continue // Ensure has not claimed it, or has refused the Service
+	forward := v.Spec.Router.Forward
+	var targets map[string]podTargets
+	if forward == v1alpha1.ForwardPod {
+		targets, forward = b.podsOr(a, ref, svc, ports)
+	}
+	group := ""
+	if forward != v1alpha1.ForwardPod {
+		if group, err = b.group(a, forward, ref, svc); err != nil {
+			return err
 		}
+	}
+	for _, p := range ports {
 		f := router.Frontend{
 			Address: a, Protocol: router.Protocol(cmp.Or(p.Protocol, corev1.ProtocolTCP)), Port: uint16(p.Port), //nolint:gosec // 1..65535 by the API
 			Service: ref.Namespace + "/" + ref.Name, Group: group, SourceRanges: ranges,
-			Affinity: affinity(svc, forward), MaxConnections: limit,
+			Affinity: affinity(svc, forward), MaxConnections: limit, SNAT: router.SNAT(b.in.SNAT(v.Spec.Pool)),
 		}
 		f.BackendPort = f.Port
-		if forward == v1alpha1.ForwardNodePort {
-			if p.NodePort == 0 {
-				return fmt.Errorf("port %s has no NodePort", portName(p))
-			}
+		switch {
+		case forward == v1alpha1.ForwardPod:
+			t := targets[portName(p)]
+			f.Group = b.podGroup(a.Is4(), ref, p, t)
+			f.BackendPort = cmp.Or(t.port, f.Port) // without pods, connections are refused
+		case forward == v1alpha1.ForwardNodePort && p.NodePort == 0:
+			return fmt.Errorf("port %s has no NodePort", portName(p))
+		case forward == v1alpha1.ForwardNodePort:
 			f.BackendPort = uint16(p.NodePort) //nolint:gosec // 1..65535 by the API
 		}
 		b.frontends = append(b.frontends, f)
@@ -177,9 +199,17 @@ func (b *documentBuilder) members(is4 bool, only map[string]int) []router.Member
 	return out
 }
 
-// mayServe leaves out nodes that people, or their deletion, took out of load
-// balancing. Readiness is not looked at: the router asks the node itself.
+// aboutToGo is the taint that the cluster autoscaler puts on a node before it
+// removes it.
+const aboutToGo = "ToBeDeletedByClusterAutoscaler"
+
+// mayServe leaves out nodes that people, the autoscaler or their deletion took out
+// of load balancing. Readiness is not looked at: the router asks the node itself.
+// Nor are cordons, which say nothing about the pods that are there.
 func mayServe(n *corev1.Node) bool {
+	if slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == aboutToGo }) {
+		return false
+	}
 	if _, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]; excluded {
 		return false
 	}
@@ -250,9 +280,18 @@ func (c *Controller) buildDocument(name string) router.Document {
 	vips := c.o.Store.Objects(func(v *v1alpha1.VirtualIP) bool {
 		return v.Spec.Role == v1alpha1.RoleRouter && v.Spec.Router != nil && v.Spec.Router.Name == name && len(v.Spec.Services) > 0
 	})
-	d, problems := makeDocument(documentInput{
-		VIPs: vips, Service: c.service, Inner: c.innerAddress, Nodes: c.nodes(), Endpoints: c.endpoints,
+	nodes := c.nodes()
+	var routes []podRoute
+	var problems []error
+	if slices.Contains(c.o.PodRoutes, name) {
+		routes, problems = podRoutes(nodes)
+	}
+	d, detours, more := makeDocument(documentInput{
+		VIPs: vips, Service: c.service, Inner: c.innerAddress, Nodes: nodes, Endpoints: c.endpoints,
+		SNAT: c.pools.SNAT, Routes: routes, Routed: routed(c.o.Routers[name].State(), routes),
 	})
+	c.events.Detours(name, detoursOf(detours))
+	problems = append(problems, more...)
 	for _, err := range problems {
 		klog.V(2).InfoS("Left out of a router's document", "router", name, "reason", err)
 	}

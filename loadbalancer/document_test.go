@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,7 +26,9 @@ func TestMakeDocument(t *testing.T) {
 	excluded.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 	leaving := testNode("n5", "10.20.0.15", "")
 	leaving.DeletionTimestamp = new(metav1.Now())
-	nodes = append(nodes, excluded, leaving)
+	scaledDown := testNode("n6", "10.20.0.16", "fd00:20::16")
+	scaledDown.Spec.Taints = []corev1.Taint{{Key: "ToBeDeletedByClusterAutoscaler", Effect: corev1.TaintEffectNoSchedule}}
+	nodes = append(nodes, excluded, leaving, scaledDown)
 
 	tests := []struct {
 		name     string
@@ -36,6 +39,9 @@ func TestMakeDocument(t *testing.T) {
 		inner    string
 		want     string
 		problems int
+		snat     v1alpha1.SNAT
+		unrouted string // a pod's address
+		detour   string
 	}{
 		{
 			name: "NodePort, Cluster: one group of all nodes", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
@@ -106,6 +112,13 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 203.0.113.100:53/UDP ns/web -> nodes-ipv4:30053 affinity 1m30s most 100`,
 		},
 		{
+			name: "the router's address as source, as the pool says", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100", snat: v1alpha1.SNATAlways,
+			service: func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] },
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080 snat always`,
+		},
+		{
 			name: "a limit that cannot be read takes nothing away", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
 			service: func(s *corev1.Service) {
 				s.Annotations = map[string]string{"onelb.io/connection-limit": "many"}
@@ -124,6 +137,69 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 			want: `
 group vip-10.20.0.100: 10.20.0.100*1
 203.0.113.100:80/TCP ns/web -> vip-10.20.0.100:80`,
+		},
+		{
+			name: "Pod: ready pods, those on excluded and unknown nodes left out, one group for all ports", forward: v1alpha1.ForwardPod, address: "203.0.113.100",
+			service: func(s *corev1.Service) { withoutNodePorts(s); s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP },
+			slices: []*endpoints{
+				podSlice(8080, "10.244.1.5 n1", "10.244.2.5 n2", "10.244.1.6 n1", "10.244.4.5 n4", "10.244.9.5 n9", "10.244.3.5 n3 ending"),
+				podSlice(8080, "10.244.1.5 n1", "10.244.3.6 n3"), podSlice(8080, "fd00:244:1::5 n1"),
+			},
+			want: `
+group pods-ns/web-ipv4 check :10256/healthz: 10.244.1.5*1@10.20.0.11 10.244.1.6*1@10.20.0.11 10.244.2.5*1@10.20.0.12 10.244.3.6*1@10.20.0.13
+203.0.113.100:80/TCP ns/web -> pods-ns/web-ipv4:8080 affinity 3h0m0s
+203.0.113.100:53/UDP ns/web -> pods-ns/web-ipv4:5353 affinity 3h0m0s`,
+		},
+		{
+			name: "Pod: IPv6, none is ready, one still serves", forward: v1alpha1.ForwardPod, address: "2001:db8::1",
+			slices: []*endpoints{podSlice(8080, "10.244.1.5 n1"), podSlice(8080, "fd00:244:1::5 n1 ending")},
+			want: `
+group pods-ns/web-ipv6 check :10256/healthz: fd00:244:1::5*1@10.20.0.11
+[2001:db8::1]:80/TCP ns/web -> pods-ns/web-ipv6:8080
+[2001:db8::1]:53/UDP ns/web -> pods-ns/web-ipv6:5353`,
+		},
+		{
+			name: "Pod: there is none", forward: v1alpha1.ForwardPod, address: "203.0.113.100",
+			service: func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] },
+			want: `
+group pods-ns/web-ipv4 check :10256/healthz:
+203.0.113.100:80/TCP ns/web -> pods-ns/web-ipv4:80`,
+		},
+		{
+			name: "Pod: ports with pods of their own", forward: v1alpha1.ForwardPod, address: "203.0.113.100",
+			slices: []*endpoints{podSlice(8080, "10.244.1.5 n1"), tcpOnly(podSlice(8080, "10.244.2.5 n2"))},
+			want: `
+group pods-ns/web-ipv4 check :10256/healthz: 10.244.1.5*1@10.20.0.11 10.244.2.5*1@10.20.0.12
+group pods-ns/web-ipv4-53/UDP check :10256/healthz: 10.244.1.5*1@10.20.0.11
+203.0.113.100:80/TCP ns/web -> pods-ns/web-ipv4:8080
+203.0.113.100:53/UDP ns/web -> pods-ns/web-ipv4-53/UDP:5353`,
+		},
+		{
+			name: "Pod: no route to one", forward: v1alpha1.ForwardPod, address: "203.0.113.100",
+			slices:   []*endpoints{podSlice(8080, "10.244.1.5 n1", "10.244.2.5 n2")},
+			unrouted: "10.244.2.5", detour: "no route to pod 10.244.2.5 on node n2: have it learn the pods' routes, or set podRoutes in the cloud-config; connections go to NodePorts instead",
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080
+203.0.113.100:53/UDP ns/web -> nodes-ipv4:30053`,
+		},
+		{
+			name: "Pod: no route, and no NodePorts", forward: v1alpha1.ForwardPod, address: "203.0.113.100",
+			service:  func(s *corev1.Service) { withoutNodePorts(s); s.Spec.Ports = s.Spec.Ports[:1] },
+			slices:   []*endpoints{podSlice(8080, "10.244.1.5 n1")},
+			unrouted: "10.244.1.5", detour: "no NodePorts to be used instead",
+			want: `
+group pods-ns/web-ipv4 check :10256/healthz: 10.244.1.5*1@10.20.0.11
+203.0.113.100:80/TCP ns/web -> pods-ns/web-ipv4:8080`,
+		},
+		{
+			name: "Pod: a named port that differs", forward: v1alpha1.ForwardPod, address: "203.0.113.100",
+			service: func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] },
+			slices:  []*endpoints{podSlice(8080, "10.244.1.5 n1"), podSlice(8081, "10.244.2.5 n2")},
+			detour:  "port 80/TCP is 8080 on some pods and 8081 on others",
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080`,
 		},
 		{
 			name: "source ranges of the family; only others' means nobody", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
@@ -173,10 +249,15 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 				},
 				Nodes:     nodes,
 				Endpoints: func(v1alpha1.ServiceReference) []*endpoints { return tt.slices },
+				SNAT:      func(string) v1alpha1.SNAT { return tt.snat },
+				Routed:    func(a netip.Addr) bool { return a.String() != tt.unrouted },
 			}
-			d, problems := makeDocument(in)
+			d, detours, problems := makeDocument(in)
 			if got, want := dump(d), strings.TrimPrefix(tt.want, "\n"); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+			if len(detours) > 1 || (len(detours) == 1) != (tt.detour != "") || len(detours) == 1 && !strings.Contains(detours[0].message, tt.detour) {
+				t.Errorf("detours %v, want %q", detours, tt.detour)
 			}
 			if len(problems) != tt.problems {
 				t.Errorf("problems %v, want %d", problems, tt.problems)
@@ -210,6 +291,9 @@ func dump(d router.Document) string {
 		line := fmt.Sprintf("%s %s -> %s:%d", f.Key(), f.Service, f.Group, f.BackendPort)
 		if len(f.SourceRanges) > 0 {
 			line += fmt.Sprintf(" from %v", f.SourceRanges)
+		}
+		if f.SNAT != router.SNATAuto {
+			line += " snat " + string(f.SNAT)
 		}
 		if f.Affinity > 0 {
 			line += " affinity " + f.Affinity.String()
@@ -257,4 +341,80 @@ func testSlice(pod, node string, ready bool) *endpoints {
 		Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: new(true)},
 		TargetRef:  &corev1.ObjectReference{UID: types.UID(pod)},
 	}}})
+}
+
+// podSlice has pods given as address, node and, if they are, "ending".
+func podSlice(port int32, pods ...string) *endpoints {
+	s := &discoveryv1.EndpointSlice{Ports: []discoveryv1.EndpointPort{
+		{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: &port},
+		{Name: new("dns"), Protocol: new(corev1.ProtocolUDP), Port: new(int32(5353))},
+	}}
+	for _, text := range pods {
+		f := strings.Fields(text)
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
+			Addresses: f[:1], NodeName: &f[1],
+			Conditions: discoveryv1.EndpointConditions{Ready: new(len(f) < 3), Serving: new(true)},
+			TargetRef:  &corev1.ObjectReference{UID: types.UID(f[0])},
+		})
+	}
+	return endpointsOf(s)
+}
+
+func tcpOnly(e *endpoints) *endpoints {
+	e.ports = e.ports[:1]
+	return e
+}
+
+func withoutNodePorts(s *corev1.Service) {
+	for i := range s.Spec.Ports {
+		s.Spec.Ports[i].NodePort = 0
+	}
+}
+
+func TestPodRoutes(t *testing.T) {
+	cidrs := func(n *corev1.Node, cidrs ...string) *corev1.Node {
+		n.Spec.PodCIDRs = cidrs
+		return n
+	}
+	routes, problems := podRoutes([]*corev1.Node{
+		cidrs(testNode("n1", "10.20.0.11", "fd00:20::11"), "10.244.1.0/24", "fd00:244:1::/64"),
+		cidrs(testNode("n2", "10.20.0.12", ""), "10.244.2.0/24", "fd00:244:2::/64"), // no IPv6 of its own
+		cidrs(testNode("n3", "10.20.0.13", ""), "10.244.1.0/24"),                    // somebody else's
+		cidrs(testNode("n4", "10.20.0.14", ""), "0.0.0.0/0"),
+		testNode("n5", "10.20.0.15", ""),
+	})
+	var got []string
+	for _, r := range routes {
+		got = append(got, r.node+" "+r.String())
+	}
+	want := []string{"n1 10.244.1.0/24 via 10.20.0.11", "n1 fd00:244:1::/64 via fd00:20::11", "n2 10.244.2.0/24 via 10.20.0.12"}
+	if !slices.Equal(got, want) || len(problems) != 3 {
+		t.Errorf("routes %q with problems %v", got, problems)
+	}
+}
+
+func TestRouted(t *testing.T) {
+	prefixes := func(texts ...string) []netip.Prefix {
+		var out []netip.Prefix
+		for _, s := range texts {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+		return out
+	}
+	own := []podRoute{{router.Route{Destination: netip.MustParsePrefix("10.244.9.0/24")}, "n9"}}
+	both := router.State{Instances: []router.InstanceState{
+		{Reachable: true, Routes: prefixes("10.244.1.0/24", "10.244.2.0/26", "fd00:244::/48")},
+		{Reachable: true, Routes: prefixes("10.244.0.0/16", "fd00:244::/48")},
+		{Routes: prefixes("192.0.2.0/24")},
+	}}
+	for address, want := range map[string]bool{
+		"10.244.1.5": true, "10.244.2.5": true, "10.244.2.200": false, "10.244.3.5": false, "fd00:244:0:1::5": true, "fd01::1": false, "10.244.9.1": true,
+	} {
+		if got := routed(both, own)(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: %v", address, got)
+		}
+	}
+	if routed(router.State{}, own)(netip.MustParseAddr("10.244.1.5")) {
+		t.Error("a router of which nothing is known reaches a pod")
+	}
 }

@@ -34,6 +34,9 @@ const (
 	ReasonRefused = "Refused"
 	// ReasonInvalidPool: the AddressPool cannot be used as it is written.
 	ReasonInvalidPool = "InvalidPool"
+	// ReasonPodsNotReached: the router cannot forward to the Service's pods, as
+	// its pool says (forward: Pod), and the message says what it does instead.
+	ReasonPodsNotReached = "PodsNotReached"
 	// ReasonRestored: a VirtualIP in use was deleted by somebody and made anew.
 	ReasonRestored = "VirtualIPRestored"
 )
@@ -45,11 +48,12 @@ type events struct {
 
 	mu      sync.Mutex // guards what follows
 	last    map[types.UID]string
-	lacking map[types.UID]string // why a Service has fewer families than it prefers
+	lacking map[types.UID]string            // why a Service has fewer families than it prefers
+	detours map[string]map[types.UID]detour // by router
 }
 
 func newEvents(r record.EventRecorder) *events {
-	return &events{recorder: r, last: map[types.UID]string{}, lacking: map[types.UID]string{}}
+	return &events{recorder: r, last: map[types.UID]string{}, lacking: map[types.UID]string{}, detours: map[string]map[types.UID]detour{}}
 }
 
 func (e *events) Allocated(svc *corev1.Service, r ipam.Record, inner bool) {
@@ -121,6 +125,20 @@ func (e *events) Lacking(svc *corev1.Service, why error) {
 	e.mu.Unlock()
 	if !same && message != "" {
 		e.recorder.Event(svc, corev1.EventTypeWarning, ReasonAllocationFailed, trim(message))
+	}
+}
+
+// Detours says which Services are not forwarded to their pods, each once until
+// the reason has gone: which pod it is that cannot be reached changes often.
+func (e *events) Detours(router string, now map[types.UID]detour) {
+	e.mu.Lock()
+	before := e.detours[router]
+	e.detours[router] = now
+	e.mu.Unlock()
+	for uid, d := range now {
+		if _, was := before[uid]; !was {
+			e.recorder.Event(d.service, corev1.EventTypeWarning, ReasonPodsNotReached, trim(fmt.Sprintf("Router %s: %s", router, d.message)))
+		}
 	}
 }
 

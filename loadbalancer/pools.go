@@ -44,6 +44,7 @@ type poolSet struct {
 	routers  []string
 	queue    workqueue.TypedRateLimitingInterface[string]
 	placer   placer               // nil: none
+	loaded   func()               // told when pools may say something else; nil: nobody
 	placed   map[string]string    // what placer was told last, by pool; used by Run only
 	written  map[string]time.Time // when the status was written last, by pool; used by Run only
 
@@ -135,6 +136,9 @@ func (p *poolSet) load() {
 	p.views, p.invalid = views, invalid
 	p.mu.Unlock()
 	p.ipam.SetPools(specs)
+	if p.loaded != nil {
+		p.loaded()
+	}
 }
 
 func compareStrings(a, b string) int {
@@ -209,6 +213,17 @@ func (p *poolSet) View(name string) (*poolView, bool) {
 		return nil, false
 	}
 	return p.complete(v), true
+}
+
+// SNAT is what a pool says of the addresses that backends see. A pool that is gone
+// says nothing.
+func (p *poolSet) SNAT(name string) v1alpha1.SNAT {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v := p.views[name]; v != nil && v.Router != nil && v.Router.SNAT != "" {
+		return v.Router.SNAT
+	}
+	return v1alpha1.SNATAuto
 }
 
 // complete adds IPAM's view to a copy of v.

@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,8 +102,25 @@ func (r *routerSync) MayHave(address string) bool {
 	return false
 }
 
+// settle waits for the first word of the router, since the document depends on
+// what it has routes to, but not for one that is away.
+func (r *routerSync) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !slices.ContainsFunc(r.client.State().Instances, func(i router.InstanceState) bool { return i.Reachable }) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Run builds documents until ctx ends.
 func (r *routerSync) Run(ctx context.Context) {
+	r.settle(ctx)
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
 	for {

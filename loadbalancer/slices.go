@@ -3,13 +3,16 @@ package loadbalancer
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"unique"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 )
@@ -23,13 +26,21 @@ type endpoints struct {
 	metav1.ObjectMeta // name, namespace and resource version, which an informer needs
 	service           string
 	list              []endpoint
+	ports             []endpointPort // that all of them have
 }
 
 // endpoint is one that has a node and gets traffic.
 type endpoint struct {
-	node  unique.Handle[string]
-	pod   types.UID // empty: it is no pod
-	ready bool      // else it serves while it ends
+	node    unique.Handle[string]
+	pod     types.UID  // empty: it is no pod
+	address netip.Addr // invalid: it has a name only
+	ready   bool       // else it serves while it ends
+}
+
+type endpointPort struct {
+	name     unique.Handle[string]
+	protocol corev1.Protocol
+	number   uint16
 }
 
 // KeepEndpoints makes an informer of EndpointSlices keep only what the controller
@@ -73,9 +84,31 @@ func endpointsOf(s *discoveryv1.EndpointSlice) *endpoints {
 		if from.TargetRef != nil {
 			to.pod = from.TargetRef.UID
 		}
+		if len(from.Addresses) > 0 && s.AddressType != discoveryv1.AddressTypeFQDN {
+			to.address, _ = netip.ParseAddr(from.Addresses[0]) //nolint:errcheck // an invalid one shows as such
+		}
 		e.list = append(e.list, to)
 	}
+	for _, p := range s.Ports {
+		if p.Port != nil { // else any port, which no Service with a selector has
+			e.ports = append(e.ports, endpointPort{
+				name: unique.Make(ptr.Deref(p.Name, "")), protocol: protocolOf(ptr.Deref(p.Protocol, "")), number: uint16(*p.Port), //nolint:gosec // 1..65535 by the API
+			})
+		}
+	}
 	return e
+}
+
+// protocolOf is one of the constants, so that nobody keeps a copy of the text.
+func protocolOf(p corev1.Protocol) corev1.Protocol {
+	switch p {
+	case corev1.ProtocolUDP:
+		return corev1.ProtocolUDP
+	case corev1.ProtocolSCTP:
+		return corev1.ProtocolSCTP
+	default:
+		return corev1.ProtocolTCP
+	}
 }
 
 // endpoints returns what the EndpointSlices of a Service have, sorted by name.

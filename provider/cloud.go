@@ -117,9 +117,6 @@ func (c *Cloud) Zones() (cloudprovider.Zones, bool) { return nil, false }
 // Clusters is not supported.
 func (c *Cloud) Clusters() (cloudprovider.Clusters, bool) { return nil, false }
 
-// Routes is not supported.
-func (c *Cloud) Routes() (cloudprovider.Routes, bool) { return nil, false }
-
 // ProviderName is "opennebula".
 func (c *Cloud) ProviderName() string { return Name }
 

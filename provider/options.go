@@ -16,6 +16,8 @@ type Options struct {
 	DefaultClass bool
 	// Orphans says what to do about what nobody wants.
 	Orphans Orphans
+	// ClusterCIDR is the library's --cluster-cidr; empty: not given.
+	ClusterCIDR string
 }
 
 // Orphans is what to do about holds and reservations in OpenNebula that nobody

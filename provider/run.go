@@ -149,6 +149,7 @@ func (c *Cloud) connect(p *parts, id string, token uint64) error {
 		return err
 	}
 	clients := map[string]loadbalancer.RouterClient{}
+	var podRoutes []string
 	for _, r := range c.config.Routers {
 		rc, err := router.NewClient(router.ClientOptions{
 			Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile,
@@ -158,9 +159,12 @@ func (c *Cloud) connect(p *parts, id string, token uint64) error {
 			return err
 		}
 		p.routers[r.Name], clients[r.Name] = rc, rc
+		if r.PodRoutes {
+			podRoutes = append(podRoutes, r.Name)
+		}
 	}
 	p.balancer, err = loadbalancer.New(loadbalancer.Options{
-		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, Store: p.store, Allocator: p.manager,
+		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, PodRoutes: podRoutes, Store: p.store, Allocator: p.manager,
 		Services:       p.shared.Core().V1().Services().Informer(),
 		Namespaces:     p.shared.Core().V1().Namespaces().Informer(),
 		Nodes:          p.shared.Core().V1().Nodes().Informer(),

@@ -34,7 +34,7 @@ const (
 )
 
 // Forward says how a router brings traffic for a public address to the pods.
-// +kubebuilder:validation:Enum=NodePort;VIP
+// +kubebuilder:validation:Enum=NodePort;VIP;Pod
 type Forward string
 
 const (
@@ -43,6 +43,23 @@ const (
 	// ForwardVIP maps the public address onto a second, private address from an
 	// L2 pool that one node holds. Needs no NodePorts.
 	ForwardVIP Forward = "VIP"
+	// ForwardPod spreads new connections over the ready pods of healthy nodes,
+	// past kube-proxy. The router needs routes to the pods; where it has none,
+	// NodePorts are used. Needs no NodePorts otherwise.
+	ForwardPod Forward = "Pod"
+)
+
+// SNAT says whose address the backends of a router see.
+// +kubebuilder:validation:Enum=auto;always;never
+type SNAT string
+
+const (
+	// SNATAuto: the client's, where the reply then comes back through the router.
+	SNATAuto SNAT = "auto"
+	// SNATAlways: the router's.
+	SNATAlways SNAT = "always"
+	// SNATNever: the client's.
+	SNATNever SNAT = "never"
 )
 
 // Reservation says what a pool does with its network in OpenNebula.
@@ -288,6 +305,13 @@ type RouterSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	InnerPool string `json:"innerPool,omitempty"`
+	// SNAT says whose address the nodes see. With auto, the client's, unless the
+	// reply would then not come back through the router: where client and backend
+	// are on one network. With always, the router's, for nodes that route elsewhere.
+	// With never, the client's in every case. Default auto.
+	// +optional
+	// +kubebuilder:default=auto
+	SNAT SNAT `json:"snat,omitempty"`
 }
 
 // AddressPoolStatus is what is there.

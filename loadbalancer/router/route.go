@@ -44,7 +44,7 @@ func (d Document) validateRoutes() error {
 		return invalid(Frontend{}, "%d routes, at most %d", len(d.Routes), MaxRoutes)
 	}
 	for i, r := range d.Routes {
-		if err := r.validate(); err != nil {
+		if err := r.Validate(); err != nil {
 			return invalid(Frontend{}, "route %s: %v", r, err)
 		}
 		if i > 0 && compareRoute(d.Routes[i-1], r) >= 0 {
@@ -54,7 +54,8 @@ func (d Document) validateRoutes() error {
 	return nil
 }
 
-func (r Route) validate() error {
+// Validate judges one normalized route by itself.
+func (r Route) Validate() error {
 	to := r.Destination
 	if !to.IsValid() || to.Masked() != to || to.Addr().Is4In6() {
 		return fmt.Errorf("the destination is not a masked prefix")

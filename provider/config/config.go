@@ -81,6 +81,7 @@ type Router struct {
 	CAFile    string   // authority that signed the agents' certificates
 	CertFile  string   // our client certificate
 	KeyFile   string   // its key
+	PodRoutes bool     // the router gets routes to the nodes' pods
 }
 
 // Problem is one thing that is wrong.

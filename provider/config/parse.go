@@ -145,6 +145,7 @@ func (p *parser) routers(n *yaml.Node, key string, c *Config) {
 			{"caFile", p.text(&r.CAFile)},
 			{"certFile", p.text(&r.CertFile)},
 			{"keyFile", p.text(&r.KeyFile)},
+			{"podRoutes", p.boolean(&r.PodRoutes)},
 		})
 		c.Routers = append(c.Routers, r)
 	})

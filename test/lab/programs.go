@@ -138,6 +138,7 @@ func (l *Lab) NewCCM(name string, port int, flags ...string) *proc.Unit {
 		"--authorization-kubeconfig=" + l.path(ccmAccount+".kubeconfig"),
 		"--leader-elect=false", "--leader-elect-resource-namespace=" + SystemNamespace,
 		"--bind-address=" + ControlAddr.String(), fmt.Sprintf("--secure-port=%d", port),
+		"--cluster-cidr=" + PodsV4.String() + "," + PodsV6.String(),
 		"--cert-dir=" + l.path(name), "--v=2",
 	}
 	return l.unit(l.control, name, l.program(ccmProgram), append(args, flags...)...)
@@ -161,6 +162,7 @@ func (l *Lab) describePrograms() {
 			"--tls-cert="+l.path("router-pki", "router.crt"), "--tls-key="+l.path("router-pki", "router.key"),
 			"--tls-client-ca="+l.path("router-pki", "ca.crt"),
 			"--state-dir="+l.path("state", name), "--public-interfaces=eth0",
+			"--pod-networks="+PodsV4.String()+","+PodsV6.String(),
 			"--metrics-address="+RouterAgentMetrics, "--v=2")
 	}
 }
@@ -191,6 +193,7 @@ routers:
     caFile: %s
     certFile: %s
     keyFile: %s
+    podRoutes: true
 `, OneSimURL(), l.path("one_auth"), ClusterName, RouterName, strings.Join(endpoints, ", "),
 		filepath.Join(pki, "ca.crt"), filepath.Join(pki, "client.crt"), filepath.Join(pki, "client.key"))
 	return errors.Join(
