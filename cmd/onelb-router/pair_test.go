@@ -158,7 +158,7 @@ func (p *pair) powerOff(name string) {
 	}
 	p.programs[name] = nil
 	p.run(name, "nft", "flush", "ruleset")
-	p.run(name, "conntrack", "-F")
+	p.must(p.spaces[name].Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
 	p.must(p.spaces[name].Do(func() error {
 		list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 		if err != nil {
@@ -275,8 +275,7 @@ func (s *standing) ask() (string, error) {
 	return string(b), err
 }
 
-// stand opens connections of both protocols and families, and has them carry data
-// until the kernel calls the UDP ones assured.
+// stand opens connections of both protocols and families.
 func (p *pair) stand(each int) []*standing {
 	p.t.Helper()
 	var all []*standing
@@ -290,9 +289,7 @@ func (p *pair) stand(each int) []*standing {
 			}
 		}
 	}
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		p.alive(all, "at first")
-	}
+	p.alive(all, "at first")
 	return all
 }
 
@@ -313,16 +310,18 @@ func (p *pair) alive(all []*standing, when string) {
 	}
 }
 
-// copied waits until an instance has the connections of its peer.
-func (p *pair) copied(name string, n int) {
+// copied waits until an instance has the connections of its peer. They carry data
+// meanwhile, since the kernel calls UDP ones assured only after some seconds.
+func (p *pair) copied(name string, all []*standing) {
 	p.t.Helper()
-	p.eventually(fmt.Sprintf("%s has %d copies", name, n), func() bool {
+	p.eventually(fmt.Sprintf("%s has %d copies", name, len(all)), func() bool {
+		p.alive(all, "while they are copied to "+name)
 		metrics, err := p.get(name, "127.0.0.1:9912", "/metrics")
 		for line := range strings.Lines(metrics) {
 			var got float64
 			if strings.HasPrefix(line, "onelb_router_peer_connections{") {
 				_, _ = fmt.Sscanf(line[strings.LastIndex(line, " ")+1:], "%g", &got)
-				return err == nil && got == float64(n)
+				return err == nil && got == float64(len(all))
 			}
 		}
 		return false
@@ -346,9 +345,8 @@ func TestPair(t *testing.T) {
 	p.set(c, d)
 	p.eventually("the master alone has the addresses", func() bool { return p.holds(first, true) && p.holds(second, false) })
 
-	const each = 6
-	all := p.stand(each)
-	p.copied(second, 4*each)
+	all := p.stand(6)
+	p.copied(second, all)
 
 	p.powerOff(first)
 	p.eventually("the other one takes over", func() bool { return masters(c) == second })
@@ -360,7 +358,7 @@ func TestPair(t *testing.T) {
 	// It returns, and takes nothing back.
 	p.links(first, true)
 	p.boot(first, map[string]int{"r1": 110, "r2": 100}[first])
-	p.copied(first, 4*each)
+	p.copied(first, all)
 	if got := masters(c); got != second || !p.holds(first, false) || !p.holds(second, true) {
 		t.Errorf("after the return the master is %q, was %q", got, second)
 	}
