@@ -26,6 +26,8 @@ type options struct {
 	stateDir, metricsAddress string
 	publicInterfaces         []string
 	podNetworks              []string
+	floating                 []net.IP
+	peers                    []string
 }
 
 func addFlags(flags *pflag.FlagSet) *options {
@@ -38,6 +40,8 @@ func addFlags(flags *pflag.FlagSet) *options {
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/onelb-router", "directory that keeps the documents")
 	flags.StringSliceVar(&o.publicInterfaces, "public-interfaces", nil, "interfaces that may hold public addresses, names or regular expressions; default: the one whose network contains the address")
 	flags.StringSliceVar(&o.podNetworks, "pod-networks", nil, "networks in which clusters may have routes to their pods, for example 10.244.0.0/16,fd00:244::/56; default: none")
+	flags.IPSliceVar(&o.floating, "floating-addresses", nil, "addresses that keepalived moves between the router's instances: this one carries the traffic exactly while it has all of them; default: always")
+	flags.StringSliceVar(&o.peers, "peers", nil, "host:port of the router's other instances; their connections are copied here, so that they survive when this one takes over")
 	flags.StringVar(&o.metricsAddress, "metrics-address", "127.0.0.1:9912", "address for /metrics, /healthz and /readyz; empty: off")
 	return o
 }
@@ -56,6 +60,10 @@ func (o *options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	role, err := o.role()
+	if err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
@@ -66,6 +74,7 @@ func (o *options) run(ctx context.Context) error {
 		Name: o.name, Listener: listener, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA,
 		StateDir: o.stateDir, Version: version, Registerer: registry,
 		Table: nft.Open(nft.Options{}), Addresses: addresses, Flows: agent.KernelFlows{}, Routes: agent.KernelRoutes{}, PodNetworks: pods, System: agent.KernelSettings,
+		Role: role, Peers: o.peers,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -77,6 +86,25 @@ func (o *options) run(ctx context.Context) error {
 		g.Go(func() error { return serveMetrics(ctx, o.metricsAddress, registry, a.Ready) })
 	}
 	return g.Wait()
+}
+
+// role follows the floating addresses, if there are any.
+func (o *options) role() (agent.Role, error) {
+	if len(o.floating) == 0 {
+		if len(o.peers) > 0 {
+			return nil, errors.New("--peers without --floating-addresses: nothing says which instance carries the traffic")
+		}
+		return nil, nil //nolint:nilnil // the agent's default
+	}
+	var addresses agent.FloatingAddresses
+	for _, ip := range o.floating {
+		address, ok := netip.AddrFromSlice(ip)
+		if !ok {
+			return nil, fmt.Errorf("--floating-addresses %s: no address", ip)
+		}
+		addresses = append(addresses, address.Unmap())
+	}
+	return addresses, nil
 }
 
 func serveMetrics(ctx context.Context, address string, registry *prometheus.Registry, ready func() error) error {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,6 +41,7 @@ type Agent struct {
 	requests chan request
 	probed   chan struct{} // a backend changed
 	links    chan struct{} // an interface changed
+	turned   chan struct{} // the role changed
 
 	// Only the loop touches these.
 	state    state
@@ -49,6 +51,8 @@ type Agent struct {
 	restored []string                // problems found at the start
 
 	status statuses
+	role   role
+	served atomic.Pointer[map[netip.Addr]bool] // addresses of all frontends
 }
 
 type request struct {
@@ -64,8 +68,12 @@ func New(o Options) (*Agent, error) {
 	if o.System == nil {
 		o.System = func() error { return nil }
 	}
+	if o.Role == nil {
+		o.Role = alone{}
+	}
 	a := &Agent{
-		opts: o, requests: make(chan request), probed: make(chan struct{}, 1), links: make(chan struct{}, 1),
+		opts: o, requests: make(chan request), probed: make(chan struct{}, 1), links: make(chan struct{}, 1), turned: make(chan struct{}, 1),
+		role:  role{changed: make(chan struct{})},
 		state: state{}, failing: map[string]string{}, metrics: newMetrics(o.Registerer),
 	}
 	var err error
@@ -110,6 +118,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.health.Run(ctx) })
 	g.Go(func() error { return a.opts.Addresses.Run(ctx, func() { poke(a.links) }) })
+	g.Go(func() error { return a.opts.Role.Run(ctx, func(master bool) { a.setRole(ctx, master) }) })
+	for _, endpoint := range a.opts.Peers {
+		g.Go(func() error { return a.follow(ctx, endpoint) })
+	}
 	g.Go(func() error { return a.loop(ctx) })
 	g.Go(func() error { return a.serve(ctx) })
 	err := g.Wait()
@@ -137,6 +149,8 @@ func (a *Agent) loop(ctx context.Context) error {
 			}
 		case <-a.probed:
 			a.reprogram(ctx)
+		case <-a.turned:
+			a.turn(ctx)
 		case <-a.links:
 			a.refresh(ctx)
 		case <-refresh.C:
@@ -150,6 +164,7 @@ func (a *Agent) loop(ctx context.Context) error {
 // restore brings the documents on disk into force.
 func (a *Agent) restore(ctx context.Context) {
 	documents := a.state.documents()
+	a.role.whenKnown(ctx)
 	a.inspect()
 	if targets := targetsOf(documents); len(targets) > 0 {
 		a.health.Set(targets)
@@ -283,6 +298,13 @@ func (a *Agent) refresh(ctx context.Context) {
 	a.reprogram(ctx)
 }
 
+// turn takes the addresses or lets go of them, after the role has changed. Rules are
+// there in either role.
+func (a *Agent) turn(ctx context.Context) {
+	a.note("interfaces", a.opts.Addresses.Refresh())
+	a.reprogram(ctx)
+}
+
 // inspect looks at what surrounds the agent.
 func (a *Agent) inspect() {
 	a.note("interfaces", a.opts.Addresses.Refresh())
@@ -332,11 +354,20 @@ func (a *Agent) program(ctx context.Context) error {
 	if err := a.opts.Table.Apply(ctx, plan); err != nil {
 		return err
 	}
-	if err := a.opts.Addresses.Hold(ctx, addresses); err != nil {
+	served := make(map[netip.Addr]bool, len(addresses))
+	for _, address := range addresses {
+		served[address] = true
+	}
+	a.served.Store(&served)
+	held := addresses
+	if master, _ := a.role.get(); !master {
+		held = nil
+	}
+	if err := a.opts.Addresses.Hold(ctx, held); err != nil {
 		return err
 	}
 	a.forget(ctx, documents, healthy)
-	a.metrics.running(plan.Counts(), len(addresses))
+	a.metrics.running(plan.Counts(), len(held))
 	return nil
 }
 

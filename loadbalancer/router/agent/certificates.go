@@ -75,6 +75,9 @@ func (c *certificates) config() *tls.Config {
 					if len(s.PeerCertificates) == 0 {
 						return errNoClient
 					}
+					if s.PeerCertificates[0].VerifyHostname(router.ServerName(c.opts.Name)) == nil {
+						return nil // another instance
+					}
 					_, err := router.ClusterOf(s.PeerCertificates[0])
 					return err
 				},
@@ -86,18 +89,28 @@ func (c *certificates) config() *tls.Config {
 // verifyClient judges a client's certificate by the authorities and the time of
 // now, and returns its cluster.
 func (c *certificates) verifyClient(chain []*x509.Certificate) (string, error) {
+	if err := c.verify(chain, ""); err != nil {
+		return "", err
+	}
+	return router.ClusterOf(chain[0])
+}
+
+// verifyPeer judges the certificate of another instance of this router.
+func (c *certificates) verifyPeer(chain []*x509.Certificate) error {
+	return c.verify(chain, router.ServerName(c.opts.Name))
+}
+
+// verify judges by the name too, if there is one.
+func (c *certificates) verify(chain []*x509.Certificate, name string) error {
 	_, roots := c.current()
 	between := x509.NewCertPool()
 	for _, cert := range chain[1:] {
 		between.AddCert(cert)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		DNSName: name, Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	if err != nil {
-		return "", err
-	}
-	return router.ClusterOf(chain[0])
+	return err
 }
 
 // expiry is when the server's certificate ends, and when the last of the clients'

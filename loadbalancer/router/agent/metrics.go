@@ -20,6 +20,11 @@ type metrics struct {
 	addresses prometheus.Gauge
 	checks    *prometheus.GaugeVec
 	expiry    *prometheus.GaugeVec
+
+	master     prometheus.Gauge
+	following  *prometheus.GaugeVec
+	copies     *prometheus.GaugeVec
+	copyErrors prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -50,8 +55,19 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "When a certificate ends: server is the agent's own, clients the last authority of the clients'.",
 		}, []string{"certificate"}),
 	}
+	m.master = gauge("master", "1 if this instance carries the traffic, 0 if not.")
+	m.following = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "onelb", Subsystem: "router", Name: "peer_following", Help: "1 if another instance tells us its connections, 0 if not.",
+	}, []string{"peer"})
+	m.copies = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "onelb", Subsystem: "router", Name: "peer_connections", Help: "Connections of another instance that are copied here.",
+	}, []string{"peer"})
+	m.copyErrors = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "onelb", Subsystem: "router", Name: "peer_errors_total", Help: "Messages of other instances that could not be followed wholly.",
+	})
 	if r != nil {
-		r.MustRegister(m.apply, m.refusals, m.repairs, m.frontends, m.groups, m.elements, m.addresses, m.checks, m.expiry)
+		r.MustRegister(m.apply, m.refusals, m.repairs, m.frontends, m.groups, m.elements, m.addresses, m.checks, m.expiry,
+			m.master, m.following, m.copies, m.copyErrors)
 	}
 	return m
 }
@@ -70,6 +86,13 @@ func (m *metrics) running(c nft.Counts, addresses int) {
 func (m *metrics) certificates(server, clients time.Time) {
 	m.expiry.WithLabelValues("server").Set(float64(server.Unix()))
 	m.expiry.WithLabelValues("clients").Set(float64(clients.Unix()))
+}
+
+func (m *metrics) role(master bool) {
+	m.master.Set(0)
+	if master {
+		m.master.Set(1)
+	}
 }
 
 func (m *metrics) backends(results map[health.Target]health.Result) {

@@ -38,6 +38,12 @@ type Options struct {
 	Routes    Routes
 	// PodNetworks are what clusters may have routes in; empty: nothing.
 	PodNetworks []netip.Prefix
+	// Role says whether this instance carries the traffic; nil means that it always
+	// does.
+	Role Role
+	// Peers are host:port of the router's other instances, whose connections are
+	// copied while they carry the traffic.
+	Peers []string
 	// System says what is wrong with the machine's settings, for the operator;
 	// nil means that nothing is looked at.
 	System func() error
@@ -106,6 +112,11 @@ func (o Options) validate() error {
 	} {
 		if f.path == "" {
 			errs = append(errs, fmt.Errorf("no %s given", f.what))
+		}
+	}
+	for _, p := range o.Peers {
+		if _, _, err := net.SplitHostPort(p); err != nil {
+			errs = append(errs, fmt.Errorf("peer %q: %w", p, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync"
@@ -13,10 +14,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
+	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/onelb/onelb/loadbalancer/router"
+	"github.com/onelb/onelb/loadbalancer/router/peer"
 	"github.com/onelb/onelb/loadbalancer/router/wire"
 )
 
@@ -41,6 +43,7 @@ func (a *Agent) serve(ctx context.Context) error {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * router.Heartbeat}),
 	)
 	wire.RegisterRouterServer(server, &service{agent: a, limits: limits{of: map[string]*rate.Limiter{}}, ended: ctx.Done()})
+	peer.RegisterPeerServer(server, &peerService{agent: a, ended: ctx.Done()})
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	err := server.Serve(netutil.LimitListener(a.opts.Listener, maxConnections))
@@ -140,15 +143,11 @@ func pause(ctx context.Context) error {
 
 // authorize lets a client at its own cluster alone.
 func (s *service) authorize(ctx context.Context, cluster string) error {
-	p, _ := peer.FromContext(ctx)
-	if p == nil {
-		return status.Error(codes.Unauthenticated, "no peer")
+	chain, err := certificatesOf(ctx)
+	if err != nil {
+		return err
 	}
-	info, is := p.AuthInfo.(credentials.TLSInfo)
-	if !is || len(info.State.PeerCertificates) == 0 {
-		return status.Error(codes.Unauthenticated, "no client certificate")
-	}
-	own, err := s.agent.certs.verifyClient(info.State.PeerCertificates)
+	own, err := s.agent.certs.verifyClient(chain)
 	if err != nil {
 		return status.Errorf(codes.Unauthenticated, "client certificate: %v", err)
 	}
@@ -156,6 +155,30 @@ func (s *service) authorize(ctx context.Context, cluster string) error {
 		return status.Errorf(codes.PermissionDenied, "the client certificate is of cluster %q, the request is for %q", own, cluster)
 	}
 	return nil
+}
+
+// authorizePeer lets the router's other instances in.
+func (a *Agent) authorizePeer(ctx context.Context) error {
+	chain, err := certificatesOf(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.certs.verifyPeer(chain); err != nil {
+		return status.Errorf(codes.PermissionDenied, "the certificate is not of router %s: %v", a.opts.Name, err)
+	}
+	return nil
+}
+
+func certificatesOf(ctx context.Context) ([]*x509.Certificate, error) {
+	p, _ := grpcpeer.FromContext(ctx)
+	if p == nil {
+		return nil, status.Error(codes.Unauthenticated, "no peer")
+	}
+	info, is := p.AuthInfo.(credentials.TLSInfo)
+	if !is || len(info.State.PeerCertificates) == 0 {
+		return nil, status.Error(codes.Unauthenticated, "no client certificate")
+	}
+	return info.State.PeerCertificates, nil
 }
 
 // errNoClient is for a handshake without a certificate, which TLS itself refuses.

@@ -76,14 +76,15 @@ func withRevision(s *wire.Status, revision uint64) *wire.Status {
 	}
 }
 
-// publish makes the statuses from the state. The agent is always the master:
-// there is one instance, or all are.
+// publish makes the statuses from the state.
 func (a *Agent) publish() {
 	problems := slices.Clone(a.restored)
 	for _, kind := range slices.Sorted(maps.Keys(a.failing)) {
 		problems = append(problems, kind+": "+a.failing[kind])
 	}
-	empty := &wire.Status{Master: true, Version: a.opts.Version, Problems: problems, Routes: a.routes}
+	master, _ := a.role.get()
+	a.metrics.role(master)
+	empty := &wire.Status{Master: master, Version: a.opts.Version, Problems: problems, Routes: a.routes}
 	results := a.health.Snapshot()
 	next := make(map[string]*wire.Status, len(a.state))
 	for cluster, o := range a.state {

@@ -36,6 +36,11 @@ func TestRefusedCertificates(t *testing.T) {
 			p, err := b.ca.Router("edge", pki.Validity{})
 			b.must(err)
 			b.pair("lab", p)
+		}, want: "names 0 clusters"},
+		"certificate of another router": {prepare: func(b *bench) {
+			p, err := b.ca.Router("edge2", pki.Validity{})
+			b.must(err)
+			b.pair("lab", p)
 		}, want: "tls: "},
 		"certificate of another cluster": {change: func(o *router.ClientOptions) {
 			o.Cluster = "third"

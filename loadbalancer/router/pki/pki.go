@@ -96,14 +96,15 @@ func (a *Authority) OwnPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
-// Router makes the server certificate of a router's instances.
+// Router makes the certificate of a router's instances: they are servers to clusters,
+// and clients to each other.
 func (a *Authority) Router(name string, v Validity) (Pair, error) {
 	if !router.ValidCluster(name) {
 		return Pair{}, fmt.Errorf("router name %q is not a DNS label", name)
 	}
 	return a.leaf(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "router " + name}, DNSNames: []string{router.ServerName(name)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, v)
 }
 

@@ -48,7 +48,7 @@ func TestCertificates(t *testing.T) {
 	}{
 		{s, x509.VerifyOptions{DNSName: "edge.router.onelb"}, true},
 		{s, x509.VerifyOptions{DNSName: "edge2.router.onelb"}, false},
-		{s, x509.VerifyOptions{KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, false},
+		{s, x509.VerifyOptions{KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, true}, // of other instances
 		{c, x509.VerifyOptions{KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, true},
 		{c, x509.VerifyOptions{}, false}, // not a server
 	} {

@@ -77,7 +77,7 @@ func unpacked(root, name string) (Program, error) {
 	for _, dir := range []string{"usr/sbin", "usr/bin", "sbin", "bin"} {
 		path := filepath.Join(root, dir, name)
 		if _, err := os.Stat(path); err == nil {
-			libs, err := filepath.Glob(filepath.Join(root, "usr/lib/*-linux-gnu*"))
+			libs, err := libraries(root)
 			if err != nil {
 				return Program{}, fmt.Errorf("libraries of %s: %w", name, err)
 			}
@@ -85,6 +85,20 @@ func unpacked(root, name string) (Program, error) {
 		}
 	}
 	return Program{}, fmt.Errorf("%s below %s: %w", name, root, fs.ErrNotExist)
+}
+
+// libraries are the directories with shared libraries below an unpacked root: some
+// packages still use /lib.
+func libraries(root string) ([]string, error) {
+	var dirs []string
+	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			return nil, err
+		}
+		dirs = append(dirs, found...)
+	}
+	return dirs, nil
 }
 
 // fetch downloads pkg with the packages it needs and unpacks them to root.
