@@ -46,16 +46,31 @@ func newEarly() *early { return &early{queue: workqueue.NewTyped[serviceKey]()} 
 // watchEarly notes Services that begin, and those that end without anybody
 // being called.
 func (c *Controller) watchEarly() cache.ResourceEventHandlerFuncs {
+	came := func(svc *corev1.Service) {
+		if c.begins(svc) {
+			c.early.add(svc)
+		}
+	}
+	went := func(svc *corev1.Service) {
+		if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
+			c.early.add(svc)
+		}
+	}
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
-			if svc, ok := obj.(*corev1.Service); ok && c.begins(svc) {
-				c.early.add(svc)
+			if svc, ok := obj.(*corev1.Service); ok {
+				came(svc)
 			}
 		},
 		UpdateFunc: func(old, obj any) {
 			before, ok := old.(*corev1.Service)
 			svc, ok2 := obj.(*corev1.Service)
-			if ok && ok2 && (c.begins(svc) && !c.begins(before) || c.begins(before) && c.over(svc)) {
+			switch {
+			case !ok || !ok2:
+			case before.UID != svc.UID: // it went and another one came while nobody watched
+				went(before)
+				came(svc)
+			case c.begins(svc) && !c.begins(before), c.begins(before) && c.over(svc):
 				c.early.add(svc)
 			}
 		},
@@ -63,8 +78,8 @@ func (c *Controller) watchEarly() cache.ResourceEventHandlerFuncs {
 			if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = d.Obj
 			}
-			if svc, ok := obj.(*corev1.Service); ok && svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
-				c.early.add(svc)
+			if svc, ok := obj.(*corev1.Service); ok {
+				went(svc)
 			}
 		},
 	}

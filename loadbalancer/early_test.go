@@ -9,7 +9,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/ipam"
@@ -94,6 +96,23 @@ func TestAddressOfAServiceThatGoesBeforeItsFinalizer(t *testing.T) {
 		h.eventually("it is given back by "+uid, func() bool { return len(h.owned(uid)) == 0 })
 	}
 	h.eventually("the next one of the name has one of its own", func() bool { return len(h.owned("uid-next")) == 1 })
+}
+
+// An informer that lists anew sees one Service become another one of its name.
+func TestServiceIsReplacedUnseen(t *testing.T) {
+	h := newHarnessWith(t, func(o *Options) { o.SweepInterval = time.Hour }, nil, l2Pool("private"))
+	h.create(fresh("again"))
+	h.eventually("an address", func() bool { return len(h.owned("uid-again")) == 1 })
+	before := h.service("again")
+	next := before.DeepCopy()
+	next.UID = "uid-next"
+	h.kube.PrependReactor("get", "services", func(clienttesting.Action) (bool, runtime.Object, error) { return true, next, nil })
+	if err := h.controller.o.Services.GetStore().Update(next); err != nil {
+		t.Fatal(err)
+	}
+	h.controller.watchEarly().OnUpdate(before, next)
+	h.eventually("it is given back", func() bool { return len(h.owned("uid-again")) == 0 })
+	h.eventually("the next one has an address of its own", func() bool { return len(h.owned("uid-next")) == 1 })
 }
 
 // A Service that goes while nobody runs leaves a record without owner.
