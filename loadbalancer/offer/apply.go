@@ -37,9 +37,10 @@ func (c *Controller) apply(ctx context.Context, n Network, pool *v1alpha1.Addres
 	case equality.Semantic.DeepEqual(pool.Spec, spec):
 		return nil
 	}
+	// Not op "test": the API server answers one that fails as if the patch were
+	// invalid, a version that is not the object's with a conflict.
 	patch, err := json.Marshal([]map[string]any{
-		{"op": "test", "path": "/metadata/uid", "value": pool.UID},
-		{"op": "test", "path": "/metadata/resourceVersion", "value": pool.ResourceVersion},
+		{"op": "replace", "path": "/metadata/resourceVersion", "value": pool.ResourceVersion},
 		{"op": "replace", "path": "/spec", "value": spec},
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
@@ -76,6 +77,12 @@ AR=[TYPE="IP4",IP="203.0.113.200",SIZE="50"]
 	until("the edit", func(p *v1alpha1.AddressPool) bool { return p.Spec.Priority == 4 && p.Spec.AvoidEdgeAddresses })
 	first, err := pool(t.Context())
 	l.must(err)
+	// What loadbalancer/offer writes with an outdated version is refused as outdated.
+	_, err = l.onelb.AddressPools().Patch(t.Context(), first.Name, types.JSONPatchType,
+		[]byte(`[{"op":"replace","path":"/metadata/resourceVersion","value":"1"},{"op":"replace","path":"/spec/priority","value":9}]`), metav1.PatchOptions{})
+	if !apierrors.IsConflict(err) {
+		t.Errorf("a patch with an old version: %v", err)
+	}
 	say("ONELB_EXPOSURE", "ROUTER", "ONELB_ROUTER", "edge") // which cannot be changed
 	until("the problem", func(p *v1alpha1.AddressPool) bool { return p.Annotations[v1alpha1.OfferProblemAnnotation] != "" })
 	if p, err := pool(t.Context()); err != nil || p.Generation != first.Generation || p.Spec.Exposure != v1alpha1.ExposureL2 {

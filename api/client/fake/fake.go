@@ -125,6 +125,9 @@ func (c *Clientset) react(a testing.Action) (bool, runtime.Object, error) {
 		if err != nil || obj == nil {
 			return handled, obj, err
 		}
+		if err := c.checkPatched(a, obj); err != nil {
+			return true, nil, err
+		}
 		return true, obj, c.finish(a.GetResource(), obj)
 	default:
 		return testing.ObjectReaction(c.tracker)(a)
@@ -182,6 +185,26 @@ func (c *Clientset) checkPatch(a testing.PatchActionImpl) error {
 	}
 	if patch.Metadata.UID != "" && m.GetUID() != patch.Metadata.UID {
 		return apierrors.NewConflict(a.GetResource().GroupResource(), a.GetName(), fmt.Errorf("have UID %s, want %s", m.GetUID(), patch.Metadata.UID))
+	}
+	return nil
+}
+
+// checkPatched refuses a patch that has set another version than the object's.
+func (c *Clientset) checkPatched(a testing.PatchActionImpl, patched runtime.Object) error {
+	o, err := c.tracker.Get(a.GetResource(), "", a.GetName())
+	if err != nil {
+		return err
+	}
+	m, err := meta.Accessor(o)
+	if err != nil {
+		return fmt.Errorf("fake object: %w", err)
+	}
+	p, err := meta.Accessor(patched)
+	if err != nil {
+		return fmt.Errorf("fake object: %w", err)
+	}
+	if v := p.GetResourceVersion(); v != m.GetResourceVersion() {
+		return apierrors.NewConflict(a.GetResource().GroupResource(), a.GetName(), fmt.Errorf("have %s, want %s", m.GetResourceVersion(), v))
 	}
 	return nil
 }
