@@ -61,6 +61,7 @@ func TestJudgeAgreesWithTheController(t *testing.T) {
 			svc := namedService(name)
 			change(svc)
 			verdict := Judge(Inquiry{Service: svc, NamespaceLabels: labels.Set{}, Pools: published})
+			h.create(svc) // else the sweep takes its addresses
 			_, err := h.controller.ensure(t.Context(), svc)
 			switch {
 			case (err == nil) != (verdict.Err == nil):
