@@ -7,6 +7,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/onelb/onelb/api/client"
@@ -57,6 +58,10 @@ func TestNoReservationWithoutFinalizer(t *testing.T) {
 	t.Cleanup(wg.Wait)
 	wg.Go(func() { inf.RunWithContext(t.Context()) })
 	wg.Go(func() { p.Run(t.Context()) })
+	if !cache.WaitForCacheSync(t.Context().Done(), inf.HasSynced) {
+		t.Fatal("the informer does not sync")
+	}
+	p.load() // as Controller.Run does: what was heard before was not the whole set
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if _, known := a.PoolStatus("private"); known {
 			break
