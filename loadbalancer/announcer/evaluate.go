@@ -42,13 +42,14 @@ func (e *Engine) evaluate(now time.Time) {
 		}
 	}
 	view.Subjects = e.subjects
+	self, _ := view.peer(e.o.Node)
 	for i, d := range Decide(view) {
 		n := e.known[i]
 		n.want, n.start, n.rank, n.handOver, n.planFirst = d.Hold, d.NotBefore, d.Rank, d.HandOver, d.First
 		if !d.Hold {
 			n.ask = nil
 		}
-		e.limitHandOver(n, view, now)
+		e.limitHandOver(n, self, now)
 		if d.Hold && n.hold != nil {
 			e.confirm(n, now)
 		}
@@ -198,8 +199,7 @@ func (e *Engine) evenAt(now time.Time) time.Time {
 
 // limitHandOver bounds how long an excluded node waits to be relieved; one that
 // is only reluctant keeps an address until then, however long it takes.
-func (e *Engine) limitHandOver(n *entry, v View, now time.Time) {
-	self, _ := v.peer(e.o.Node)
+func (e *Engine) limitHandOver(n *entry, self Peer, now time.Time) {
 	switch {
 	case n.hold == nil || !n.handOver || !self.Excluded:
 		n.leaveBy = time.Time{}
