@@ -324,6 +324,39 @@ func TestForwardingOff(t *testing.T) {
 	})
 }
 
+// TestFirewall: somebody else's rule that drops what we forward is reported, and left
+// alone.
+func TestFirewall(t *testing.T) {
+	l := newLAN(t)
+	l.backend("be1", 8080)
+	l.backend("be2", 8080)
+	l.start()
+	c := l.client()
+	l.set(c, front("default/web", vip4, vip6, 8765, 8080))
+	l.run("router", "nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+	if _, err := l.ask("client", "tcp", "203.0.113.100:8765"); err == nil {
+		t.Fatal("the rule drops nothing")
+	}
+	problems := func() string { return strings.Join(c.State().Instances[0].Problems, " ") }
+	l.eventually("told", func() bool {
+		return strings.Contains(problems(), "chain FORWARD of table ip filter drops connections to frontends")
+	})
+	metrics, err := l.get("router", "127.0.0.1:9912", "/metrics")
+	l.must(err)
+	if !strings.Contains(metrics, `onelb_router_problem{part="firewall"} 1`) {
+		t.Error("the metrics do not say so")
+	}
+	if out := l.run("router", "nft", "list", "table", "ip", "filter"); !strings.Contains(out, "policy drop") || strings.Contains(out, "accept") {
+		t.Errorf("the table was changed:\n%s", out)
+	}
+	// What the message says helps; replies need what every firewall has.
+	l.run("router", "nft", "add rule ip filter FORWARD ct status dnat accept; add rule ip filter FORWARD ct state established accept")
+	if _, err := l.ask("client", "tcp", "203.0.113.100:8765"); err != nil {
+		t.Error(err)
+	}
+	l.eventually("told no more", func() bool { return !strings.Contains(problems(), "FORWARD") })
+}
+
 // TestUnknownAddress: the refusal names the culprit, and what ran runs on.
 func TestUnknownAddress(t *testing.T) {
 	l := newLAN(t)

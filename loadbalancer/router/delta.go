@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// Delta turns one normalized document into another: Groups and Frontends are
-// added or replace their namesakes.
+// Delta turns one normalized document into another: Groups, Frontends and Routes
+// are added or replace their namesakes. A further list goes into Empty, Diff, Patch
+// and Sum.
 type Delta struct {
 	Groups           []Group
 	Frontends        []Frontend
@@ -117,4 +118,46 @@ func patch[T, K any](base, added []T, removed []K, compare func(a, b T) int,
 		}
 	}
 	return append(out, base...), nil
+}
+
+// Sum makes one delta of several that follow each other on a base. Patch with it
+// costs one pass, however many there are.
+func Sum(base Document, deltas []Delta) Delta {
+	var d Delta
+	d.Groups, d.RemovedGroups = sum(base.Groups, deltas, func(g Group) string { return g.Name },
+		func(d Delta) ([]Group, []string) { return d.Groups, d.RemovedGroups })
+	d.Frontends, d.RemovedFrontends = sum(base.Frontends, deltas, Frontend.Key,
+		func(d Delta) ([]Frontend, []Key) { return d.Frontends, d.RemovedFrontends })
+	d.Routes, d.RemovedRoutes = sum(base.Routes, deltas, func(r Route) netip.Prefix { return r.Destination },
+		func(d Delta) ([]Route, []netip.Prefix) { return d.Routes, d.RemovedRoutes })
+	return d
+}
+
+// sum keeps the last word about each key. A removal concerns only what is in the base.
+func sum[T any, K comparable](base []T, deltas []Delta, key func(T) K, lists func(Delta) (added []T, removed []K)) (added []T, removed []K) {
+	last := map[K]*T{} // nil: removed
+	for _, d := range deltas {
+		more, less := lists(d)
+		for _, k := range less {
+			last[k] = nil
+		}
+		for i := range more {
+			last[key(more[i])] = &more[i]
+		}
+	}
+	if len(last) == 0 {
+		return nil, nil
+	}
+	for i := range base {
+		k := key(base[i])
+		if t, is := last[k]; is && t == nil {
+			removed = append(removed, k)
+		}
+	}
+	for _, t := range last {
+		if t != nil {
+			added = append(added, *t) // Patch sorts
+		}
+	}
+	return added, removed
 }

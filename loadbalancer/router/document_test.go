@@ -171,6 +171,28 @@ func TestDiffPatch(t *testing.T) {
 	}
 }
 
+// TestSum: many differences in one lead where they lead one by one.
+func TestSum(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 200 {
+		base := randomDocument(random)
+		var deltas []Delta
+		last := base
+		for range random.IntN(6) {
+			next := randomDocument(random)
+			deltas = append(deltas, Diff(last, next))
+			last = next
+		}
+		got, err := base.Patch(Sum(base, deltas))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Hash() != last.Hash() {
+			t.Fatalf("the sum of %d differences leads elsewhere: %s", len(deltas), cmp.Diff(last, got, compareAddresses))
+		}
+	}
+}
+
 func randomDocument(r *rand.Rand) Document {
 	d := Document{Cluster: "lab"}
 	for g := range 4 {

@@ -26,7 +26,8 @@ func measurements() []measurement {
 		{[]column{{"failover_delay_loss_moves", "moves in 10 min"}}, 15 * time.Minute, measureDelayLoss},
 		{[]column{{"failover_starved_moves", "moves in 10 min"}}, 30 * time.Minute, measureStarved},
 		{[]column{{"failover_flapping_moves", "moves in 5 min"}}, 10 * time.Minute, measureFlapping},
-		{[]column{{"router_apply_10000", "ms"}, {"router_add_one", "ms"}}, 5 * time.Minute, measureRouterApply},
+		{[]column{{"router_apply_10000", "ms"}, {"router_add_one", "ms"}, {"router_add_one_push", "ms"}, {"router_rss_10000x10", "MiB"}}, 5 * time.Minute, measureRouterApply},
+		{pathRows(), 10 * time.Minute, measurePaths},
 		{[]column{
 			{"gossip_bytes_per_node_10", "B/s"}, {"gossip_bytes_per_node_100", "B/s"},
 		}, 20 * time.Minute, measureGossip},

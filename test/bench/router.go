@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,7 +37,7 @@ func measureRouterApply(ctx context.Context, b *bench) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	err = b.push(ctx, c)
+	err = b.push(ctx, d, c)
 	cancel()
 	return errors.Join(err, <-done, b.closeShared())
 }
@@ -59,45 +60,101 @@ func (d *datacenter) routerClient(ctx context.Context) (*router.Client, error) {
 	})
 }
 
-func (b *bench) push(ctx context.Context, c *router.Client) error {
-	set := func(frontends int) (time.Duration, error) {
-		doc := document(frontends)
+func (b *bench) push(ctx context.Context, d *datacenter, c *router.Client) error {
+	set := func(doc router.Document) (time.Duration, error) {
 		begin := time.Now()
 		err := c.Wait(ctx, c.Set(doc))
 		return time.Since(begin), err
 	}
 	// The client is connected only after its first document: before, Wait would
 	// return that the router cannot be reached.
-	if err := until(ctx, "the router", func(context.Context) error { _, err := set(0); return err }); err != nil {
+	if err := until(ctx, "the router", func(context.Context) error { _, err := set(document(0)); return err }); err != nil {
 		return err
 	}
 	for range 5 {
-		took, err := set(10_000)
+		took, err := set(document(10_000))
 		if err != nil {
 			return err
 		}
 		b.add("router_apply_10000", ms(took))
-		if _, err := set(0); err != nil {
+		if _, err := set(document(0)); err != nil {
 			return err
 		}
 	}
-	if _, err := set(9_999); err != nil {
+	if err := b.addOne(ctx, d, set); err != nil {
+		return err
+	}
+	b.note("router_apply_10000", "push to confirmation: mTLS, disk with fsync, kernel; 200 addresses with 50 ports each, 10 nodes behind them, none there before")
+	return b.largest(d, set)
+}
+
+// addOne adds one frontend to 9,999 again and again.
+func (b *bench) addOne(ctx context.Context, d *datacenter, set func(router.Document) (time.Duration, error)) error {
+	with, without := document(10_000), document(9_999)
+	if _, err := set(without); err != nil {
 		return err
 	}
 	for range 20 {
-		took, err := set(10_000)
+		before, err := d.applySeconds(ctx)
 		if err != nil {
 			return err
 		}
-		b.add("router_add_one", ms(took))
-		if _, err := set(9_999); err != nil {
+		took, err := set(with)
+		if err != nil {
+			return err
+		}
+		after, err := d.applySeconds(ctx)
+		if err != nil {
+			return err
+		}
+		b.add("router_add_one", 1000*(after-before))
+		b.add("router_add_one_push", ms(took))
+		if _, err := set(without); err != nil {
 			return err
 		}
 	}
-	for _, row := range []string{"router_apply_10000", "router_add_one"} {
-		b.note(row, "push to confirmation: mTLS, disk with fsync, kernel")
+	b.note("router_add_one", "with 9,999 there, in the agent: check, kernel, journal with fsync")
+	b.note("router_add_one_push", "the same from the client: it makes the difference, waits for the answer")
+	return nil
+}
+
+// applySeconds is the time that the router's agent has spent on changes.
+func (d *datacenter) applySeconds(ctx context.Context) (float64, error) {
+	_, body, err := d.Router(1).Get(ctx, "http://"+lab.RouterAgentMetrics+"/metrics")
+	if err != nil {
+		return 0, err
 	}
-	b.note("router_apply_10000", "200 addresses with 50 ports each, 10 nodes behind them, none there before")
+	for line := range strings.Lines(string(body)) {
+		if value, is := strings.CutPrefix(line, "onelb_router_apply_seconds_sum "); is {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("metrics of the router's agent: no figure of changes: %w", errNoRow)
+}
+
+// largest measures the agent's memory when each frontend has backends of its own.
+func (b *bench) largest(d *datacenter, set func(router.Document) (time.Duration, error)) error {
+	doc := document(10_000)
+	members := doc.Groups[0].Members
+	doc.Groups = nil
+	for i := range doc.Frontends {
+		name := fmt.Sprintf("group-%d", i)
+		own := make([]router.Member, 0, len(members))
+		for n := range members { // no two groups alike
+			own = append(own, router.Member{Address: netip.AddrFrom4([4]byte{10, 100 + byte(n), byte(i / 250), byte(1 + i%250)}), Node: members[n].Node}) //nolint:gosec // small
+		}
+		doc.Groups = append(doc.Groups, router.Group{Name: name, Members: own})
+		doc.Frontends[i].Group = name
+	}
+	if _, err := set(doc); err != nil {
+		return err
+	}
+	memory, err := residentMiB(d.Router(1).Agent().PID())
+	if err != nil {
+		return err
+	}
+	b.add("router_rss_10000x10", memory.now)
+	b.note("router_rss_10000x10", "10 backends of its own for each frontend; at most %.0f", memory.peak)
 	return nil
 }
 

@@ -119,7 +119,7 @@ func (k *KernelAddresses) Interfaces() []Interface {
 	var out []Interface
 	for _, i := range k.interfaces {
 		if i.Name != "lo" {
-			out = append(out, Interface{Name: i.Name, Networks: i.Networks})
+			out = append(out, Interface{Name: i.Name, Index: i.Index, Networks: i.Networks})
 		}
 	}
 	return out

@@ -296,6 +296,8 @@ func (a *Agent) refresh(ctx context.Context) {
 	a.tidy()
 	a.inspect()
 	a.reprogram(ctx)
+	a.note("firewall", a.opts.Table.Firewalls(ctx, a.traffic()))
+	a.publish()
 }
 
 // turn takes the addresses or lets go of them, after the role has changed. Rules are
@@ -329,6 +331,7 @@ func (a *Agent) look(ctx context.Context) {
 
 // note remembers whether something is wrong, for the clients' status.
 func (a *Agent) note(kind string, err error) {
+	a.metrics.problem(kind, err != nil)
 	if err == nil {
 		delete(a.failing, kind)
 		return

@@ -37,6 +37,9 @@ type fakeKernel struct {
 	held   []netip.Addr
 	flows  []Flow
 	routes []router.Route
+
+	firewall error         // what other tables do
+	traffic  []nft.Traffic // that was asked about
 }
 
 func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
@@ -64,6 +67,13 @@ func (f fakeRoutes) Set(_ context.Context, r []router.Route) error {
 
 func (f fakeRoutes) List() ([]netip.Prefix, error) {
 	return []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")}, nil
+}
+
+func (k *fakeKernel) Firewalls(_ context.Context, traffic []nft.Traffic) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.traffic = traffic
+	return k.firewall
 }
 
 type fakeAddresses struct{ *fakeKernel }

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"net/netip"
 	"os"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -123,7 +121,7 @@ func follow(base router.Document, requests []*wire.ApplyRequest) (router.Documen
 	if len(requests) == 0 {
 		return base, nil
 	}
-	groups, frontends, routes := map[string]*router.Group{}, map[router.Key]*router.Frontend{}, map[netip.Prefix]*router.Route{}
+	deltas := make([]router.Delta, 0, len(requests))
 	generation := base.Generation
 	for _, r := range requests {
 		if r.GetBaseGeneration() != generation {
@@ -134,27 +132,10 @@ func follow(base router.Document, requests []*wire.ApplyRequest) (router.Documen
 		if err != nil {
 			return base, fmt.Errorf("generation %d: %w", generation, err)
 		}
-		for _, name := range delta.RemovedGroups {
-			groups[name] = nil
-		}
-		for i := range delta.Groups {
-			groups[delta.Groups[i].Name] = &delta.Groups[i]
-		}
-		for _, key := range delta.RemovedFrontends {
-			frontends[key] = nil
-		}
-		for i := range delta.Frontends {
-			frontends[delta.Frontends[i].Key()] = &delta.Frontends[i]
-		}
-		for _, to := range delta.RemovedRoutes {
-			routes[to] = nil
-		}
-		for i := range delta.Routes {
-			routes[delta.Routes[i].Destination] = &delta.Routes[i]
-		}
+		deltas = append(deltas, delta)
 	}
 	last := requests[len(requests)-1]
-	d, err := base.Patch(summed(base, groups, frontends, routes))
+	d, err := base.Patch(router.Sum(base, deltas))
 	if err != nil {
 		return base, err
 	}
@@ -166,35 +147,4 @@ func follow(base router.Document, requests []*wire.ApplyRequest) (router.Documen
 		return base, fmt.Errorf("generation %d has hash %s, not %s", generation, hash, last.GetHash())
 	}
 	return d, nil
-}
-
-// summed is one difference in place of many; nil stands for a removal, which
-// concerns only what is in the base.
-func summed(base router.Document, groups map[string]*router.Group, frontends map[router.Key]*router.Frontend, routes map[netip.Prefix]*router.Route) router.Delta {
-	var delta router.Delta
-	for name, g := range groups {
-		if g != nil {
-			delta.Groups = append(delta.Groups, *g)
-		} else if _, is := base.Group(name); is {
-			delta.RemovedGroups = append(delta.RemovedGroups, name)
-		}
-	}
-	for key, f := range frontends {
-		if f != nil {
-			delta.Frontends = append(delta.Frontends, *f)
-			continue
-		}
-		_, is := slices.BinarySearchFunc(base.Frontends, key, func(f router.Frontend, k router.Key) int { return f.Key().Compare(k) })
-		if is {
-			delta.RemovedFrontends = append(delta.RemovedFrontends, key)
-		}
-	}
-	for to, r := range routes {
-		if r != nil {
-			delta.Routes = append(delta.Routes, *r)
-		} else if slices.ContainsFunc(base.Routes, func(b router.Route) bool { return b.Destination == to }) {
-			delta.RemovedRoutes = append(delta.RemovedRoutes, to)
-		}
-	}
-	return delta // Patch sorts
 }

@@ -21,6 +21,7 @@ type metrics struct {
 	checks    *prometheus.GaugeVec
 	expiry    *prometheus.GaugeVec
 
+	problems   *prometheus.GaugeVec
 	master     prometheus.Gauge
 	following  *prometheus.GaugeVec
 	copies     *prometheus.GaugeVec
@@ -55,6 +56,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "When a certificate ends: server is the agent's own, clients the last authority of the clients'.",
 		}, []string{"certificate"}),
 	}
+	m.problems = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "onelb", Subsystem: "router", Name: "problem",
+		Help: "1 if something is wrong, 0 if not, by part: for example firewall (another table drops what we forward), certificate, storage, program, repair, system.",
+	}, []string{"part"})
 	m.master = gauge("master", "1 if this instance carries the traffic, 0 if not.")
 	m.following = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: "onelb", Subsystem: "router", Name: "peer_following", Help: "1 if another instance tells us its connections, 0 if not.",
@@ -67,7 +72,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	})
 	if r != nil {
 		r.MustRegister(m.apply, m.refusals, m.repairs, m.frontends, m.groups, m.elements, m.addresses, m.checks, m.expiry,
-			m.master, m.following, m.copies, m.copyErrors)
+			m.problems, m.master, m.following, m.copies, m.copyErrors)
 	}
 	return m
 }
@@ -86,6 +91,14 @@ func (m *metrics) running(c nft.Counts, addresses int) {
 func (m *metrics) certificates(server, clients time.Time) {
 	m.expiry.WithLabelValues("server").Set(float64(server.Unix()))
 	m.expiry.WithLabelValues("clients").Set(float64(clients.Unix()))
+}
+
+func (m *metrics) problem(part string, is bool) {
+	value := 0.0
+	if is {
+		value = 1
+	}
+	m.problems.WithLabelValues(part).Set(value)
 }
 
 func (m *metrics) role(master bool) {

@@ -53,6 +53,8 @@ type Options struct {
 type Table interface {
 	Apply(ctx context.Context, p *nft.Plan) error
 	Repair(ctx context.Context) (changed bool, err error)
+	// Firewalls is an error if other tables drop this traffic.
+	Firewalls(ctx context.Context, traffic []nft.Traffic) error
 }
 
 // Addresses holds the public addresses on interfaces.
@@ -73,6 +75,7 @@ type Addresses interface {
 // Interface is a network interface of the router.
 type Interface struct {
 	Name     string
+	Index    int
 	Networks []netip.Prefix
 }
 

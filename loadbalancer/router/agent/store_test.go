@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,15 +37,24 @@ func newEdits(t *testing.T) *edits {
 
 // request leads from the latest document to one with other frontends.
 func (e *edits) request(n int, whole bool) (router.Document, *wire.ApplyRequest) {
-	d := doc("lab", "203.0.113.100", n).Normalize()
+	d := doc("lab", "203.0.113.100", n)
+	for i := range n % 3 {
+		d.Routes = append(d.Routes, router.Route{
+			Destination: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 24), Gateway: netip.AddrFrom4([4]byte{10, 20, 0, byte(11 + n%2)}),
+		})
+	}
+	d = d.Normalize()
 	d.Generation, d.Token = e.latest.Generation+1, 1
 	r := &wire.ApplyRequest{
 		Cluster: d.Cluster, Identity: d.Identity, Token: d.Token, Hash: d.Hash(),
 		BaseGeneration: e.latest.Generation, Generation: d.Generation, Whole: whole,
 	}
 	delta := router.Diff(e.latest, d)
-	w := router.ToWire(router.Document{Groups: delta.Groups, Frontends: delta.Frontends})
-	r.Groups, r.Frontends, r.RemovedGroups = w.GetGroups(), w.GetFrontends(), delta.RemovedGroups
+	w := router.ToWire(router.Document{Groups: delta.Groups, Frontends: delta.Frontends, Routes: delta.Routes})
+	r.Groups, r.Frontends, r.RemovedGroups, r.Routes = w.GetGroups(), w.GetFrontends(), delta.RemovedGroups, w.GetRoutes()
+	for _, prefix := range delta.RemovedRoutes {
+		r.RemovedRoutes = append(r.RemovedRoutes, &wire.Prefix{Address: prefix.Addr().AsSlice(), Bits: uint32(prefix.Bits())})
+	}
 	for _, k := range delta.RemovedFrontends {
 		r.RemovedFrontends = append(r.RemovedFrontends, router.ToWire(router.Document{
 			Frontends: []router.Frontend{{Address: k.Address, Protocol: k.Protocol, Port: k.Port}},
