@@ -66,6 +66,7 @@ lint: ## golangci-lint with .golangci.yml
 .PHONY: generate
 generate: ## Regenerate CRDs, deepcopy and gRPC code, and the tables in docs/reference
 	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=manifests/base/crds
+	cp manifests/base/crds/*.yaml manifests/chart/crds/
 	@$(call proto,.)
 	go run ./test/docgen
 
@@ -74,11 +75,12 @@ verify: ## Generated files and go.mod files are up to date (changes nothing)
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	$(TOOL) controller-gen object paths=./api/... output:object:dir="$$tmp/api" crd output:crd:dir="$$tmp/crds"; \
 	diff -u manifests/base/crds "$$tmp/crds"; \
+	diff -u manifests/base/crds manifests/chart/crds; \
 	diff -u api/v1alpha1/zz_generated.deepcopy.go "$$tmp/api/zz_generated.deepcopy.go"; \
 	$(call proto,$$tmp); \
 	find "$$tmp" -name '*.pb.go' -printf '%P\n' | while read -r f; do diff -u "$$f" "$$tmp/$$f"; done
 	@go run ./test/docgen -check
-	@for m in . test/tools test/kube; do (cd $$m && go mod tidy -diff); done
+	@for m in . test/helm test/tools test/kube; do (cd $$m && go mod tidy -diff); done
 	@echo "generated files and go.mod files are up to date"
 
 ##@ Parts of make test

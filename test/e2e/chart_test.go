@@ -1,0 +1,31 @@
+package e2e_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// TestChartIsTakenByTheAPIServer: what the chart makes, with its default values and
+// with all others, is valid to the real API server beside the base.
+func TestChartIsTakenByTheAPIServer(t *testing.T) {
+	w := newWorld(t)
+	program := filepath.Join(t.TempDir(), "helm")
+	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../helm", "-o", program, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, args := range map[string][]string{"default": nil, "everything": {"-f", "../helm/testdata/everything.yaml"}} {
+		text, err := exec.CommandContext(t.Context(), program, append(args, "../../manifests/chart")...).Output()
+		w.Must(err)
+		file := filepath.Join(t.TempDir(), "chart.yaml")
+		w.Must(os.WriteFile(file, text, 0o600))
+		w.Eventually("the API server takes the chart, "+name, func(ctx context.Context) error {
+			out, err := w.Kubectl(ctx, "apply", "--dry-run=server", "-f", file)
+			t.Log(out)
+			return err
+		})
+	}
+}
