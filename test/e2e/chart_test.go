@@ -29,3 +29,21 @@ func TestChartIsTakenByTheAPIServer(t *testing.T) {
 		})
 	}
 }
+
+// TestOverlaysAreTakenByTheAPIServer: kustomize builds each overlay, and the real
+// API server takes it.
+func TestOverlaysAreTakenByTheAPIServer(t *testing.T) {
+	w := newWorld(t)
+	overlays, err := filepath.Glob("../../manifests/overlays/*/kustomization.yaml")
+	w.Must(err)
+	if len(overlays) == 0 {
+		t.Fatal("there are none")
+	}
+	for _, o := range overlays {
+		w.Eventually("the API server takes "+o, func(ctx context.Context) error {
+			out, err := w.Kubectl(ctx, "apply", "--dry-run=server", "-k", filepath.Dir(o))
+			t.Log(out)
+			return err
+		})
+	}
+}
