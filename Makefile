@@ -14,12 +14,19 @@ MAKEFLAGS += --no-print-directory
 export GOFLAGS := -trimpath -buildvcs=false -tags=grpcnotrace
 export CGO_ENABLED := 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
+LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION) -X main.version=$(VERSION)
 
 ARGS ?=
 FUZZTIME ?= 20s
 PROGRAMS := opennebula-cloud-controller-manager onelb-node onelb-router onelbctl
 IMAGES := opennebula-cloud-controller-manager onelb-node
+ARCHES := amd64 arm64
+RELEASE := build/release
+# What is built of one commit is the same wherever and whenever it is built.
+EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+# Helm wants a semantic version: a tag such as v0.1.0, or else one before all others.
+CHART_VERSION := $(or $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]+\.[0-9]+\.[0-9]+.*)$$/\1/p'),0.0.0-$(VERSION))
+archive := tar --create --gzip --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(EPOCH)
 TOOL := go tool -modfile=test/tools/go.mod
 LOG := build/test.log
 
@@ -66,6 +73,7 @@ lint: ## golangci-lint with .golangci.yml
 .PHONY: generate
 generate: ## Regenerate CRDs, deepcopy and gRPC code, and the tables in docs/reference
 	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=manifests/base/crds
+	cp manifests/base/crds/*.yaml manifests/chart/crds/
 	@$(call proto,.)
 	go run ./test/docgen
 
@@ -74,11 +82,12 @@ verify: ## Generated files and go.mod files are up to date (changes nothing)
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	$(TOOL) controller-gen object paths=./api/... output:object:dir="$$tmp/api" crd output:crd:dir="$$tmp/crds"; \
 	diff -u manifests/base/crds "$$tmp/crds"; \
+	diff -u manifests/base/crds manifests/chart/crds; \
 	diff -u api/v1alpha1/zz_generated.deepcopy.go "$$tmp/api/zz_generated.deepcopy.go"; \
 	$(call proto,$$tmp); \
 	find "$$tmp" -name '*.pb.go' -printf '%P\n' | while read -r f; do diff -u "$$f" "$$tmp/$$f"; done
 	@go run ./test/docgen -check
-	@for m in . test/tools test/kube; do (cd $$m && go mod tidy -diff); done
+	@for m in . test/helm test/tools test/kube; do (cd $$m && go mod tidy -diff); done
 	@echo "generated files and go.mod files are up to date"
 
 ##@ Parts of make test
@@ -141,18 +150,46 @@ build: ## Static binaries in bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 	@ln -sf onelbctl bin/kubectl-onelb
 
+# Static binaries for each architecture in build/linux-ARCH/.
+.PHONY: binaries
+binaries:
+	@for a in $(ARCHES); do \
+	  echo "binaries for linux/$$a"; mkdir -p build/linux-$$a; \
+	  GOOS=linux GOARCH=$$a go build -ldflags '$(LDFLAGS)' -o build/linux-$$a/ $(PROGRAMS:%=./cmd/%); \
+	done
+
 .PHONY: images
-images: build ## Images from scratch with buildah, also as archives in build/images (root)
+images: binaries ## Images from scratch for all architectures with buildah, also as archives in build/images (root)
 	@$(need-root)
 	@$(call ensure,buildah:buildah /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 	@for p in $(IMAGES); do \
-	  dir=build/images/$$p; mkdir -p $$dir; \
-	  cp bin/$$p manifests/images/Containerfile.$$p $$dir/; \
-	  cp /etc/ssl/certs/ca-certificates.crt $$dir/; \
-	  buildah $(BUILDAH_FLAGS) build --isolation chroot -f $$dir/Containerfile.$$p -t onelb/$$p:$(VERSION) $$dir; \
-	  rm -f build/images/$$p.tar; \
-	  buildah $(BUILDAH_FLAGS) push onelb/$$p:$(VERSION) oci-archive:build/images/$$p.tar:onelb/$$p:$(VERSION); \
+	  name=localhost/onelb/$$p:$(VERSION); archive=build/images/$$p.tar; \
+	  ! buildah $(BUILDAH_FLAGS) manifest exists $$name 2>/dev/null || buildah $(BUILDAH_FLAGS) manifest rm $$name >/dev/null; \
+	  buildah $(BUILDAH_FLAGS) manifest create $$name >/dev/null; \
+	  for a in $(ARCHES); do \
+	    dir=build/images/$$p-$$a; mkdir -p $$dir; \
+	    cp build/linux-$$a/$$p manifests/images/Containerfile.$$p $$dir/; \
+	    cp /etc/ssl/certs/ca-certificates.crt $$dir/; \
+	    buildah $(BUILDAH_FLAGS) build --isolation chroot --platform linux/$$a --timestamp $(EPOCH) --manifest $$name -f $$dir/Containerfile.$$p $$dir; \
+	  done; \
+	  rm -f $$archive; \
+	  buildah $(BUILDAH_FLAGS) manifest push --all $$name oci-archive:$$archive:onelb/$$p:$(VERSION); \
 	done
+
+.PHONY: release
+release: binaries ## Archives of the binaries, the chart and the manifests in build/release, with checksums
+	@rm -rf $(RELEASE); mkdir -p $(RELEASE)/chart
+	@for a in $(ARCHES); do \
+	  ln -sf onelbctl build/linux-$$a/kubectl-onelb; \
+	  $(archive) -f $(RELEASE)/onelb-$(VERSION)-linux-$$a.tar.gz -C build/linux-$$a $(PROGRAMS) kubectl-onelb; \
+	  (cd build/linux-$$a && go version -m $(PROGRAMS)) > $(RELEASE)/onelb-$(VERSION)-linux-$$a.modules.txt; \
+	done
+	@cp -r manifests/chart $(RELEASE)/chart/onelb
+	@sed -i 's/^version: .*/version: $(CHART_VERSION)/; s/^appVersion: .*/appVersion: "$(VERSION)"/' $(RELEASE)/chart/onelb/Chart.yaml
+	@$(archive) -f $(RELEASE)/onelb-chart-$(VERSION).tgz -C $(RELEASE)/chart onelb
+	@$(archive) -f $(RELEASE)/onelb-manifests-$(VERSION).tar.gz manifests
+	@rm -r $(RELEASE)/chart
+	@cd $(RELEASE) && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 .PHONY: deps
 deps: ## Install what is missing for make test: a C compiler (race detector), nft, ip

@@ -15,6 +15,7 @@ import (
 	"github.com/onelb/onelb/cmd/onelbctl/doctor"
 	"github.com/onelb/onelb/cmd/onelbctl/explain"
 	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/cmd/onelbctl/pool"
 	"github.com/onelb/onelb/cmd/onelbctl/status"
 )
 
@@ -42,7 +43,7 @@ func root() *cobra.Command {
 		c.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl onelb"}
 	}
 	var cluster inventory.Kubeconfig
-	for _, sub := range []*cobra.Command{status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster)} {
+	for _, sub := range []*cobra.Command{status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster), pool.Command(cluster.Connect)} {
 		cluster.AddFlags(sub.PersistentFlags())
 		c.AddCommand(sub)
 	}

@@ -254,7 +254,7 @@ func services(_ context.Context, p *Patient) []Finding {
 			out = append(out, Finding{
 				Check: "service-foreign-address", Severity: Warning, About: about,
 				Meaning: fmt.Sprintf("its status shows %s, which onelb has not given: another load balancer has, or did before it was removed", strings.Join(strangers, ", ")),
-				Remedy:  "keep the address with onelbctl migrate metallb, or let the other load balancer go on with a loadBalancerClass of its own",
+				Remedy:  "keep the address with annotation onelb.io/address once the other load balancer is gone and the address is in a pool, or let it go on with a loadBalancerClass of its own",
 			})
 		}
 	}

@@ -124,7 +124,7 @@ func TestSeededFaults(t *testing.T) {
 		"NodePorts elsewhere":     {kubeProxyConfig("nodePortAddresses: [127.0.0.0/8]"), "kube-proxy-node-ports", Warning, []string{"127.0.0.0/8", "forward: VIP"}},
 		"no kube-proxy":           {func(c *sample.Cluster) { c.Others = c.Others[:1] }, "kube-proxy-mode", Info, []string{"RKE2"}},
 		"MetalLB": {running(program("metallb-system", "speaker", "example.org/metallb/speaker:v0.15")),
-			"other-load-balancer", Warning, []string{"MetalLB", "--default-class=false", "onelbctl migrate metallb"}},
+			"other-load-balancer", Warning, []string{"MetalLB", "--default-class=false", "onelb.io/address"}},
 		"MetalLB of its own class": {running(program("metallb-system", "speaker", "example.org/metallb/speaker:v0.15", "--lb-class=metallb")),
 			"other-load-balancer", Info, []string{"loadBalancerClass"}},
 		"kube-vip for Services": {running(program("kube-system", "kube-vip-ds", "example.org/kube-vip/kube-vip:v1", "manager", "--services")),
@@ -166,7 +166,7 @@ func TestSeededFaults(t *testing.T) {
 		}, "service-pending", Error, []string{"Service default/new", "unknown annotation onelb.io/pol", "explain service default/new"}},
 		"address of another": {func(c *sample.Cluster) {
 			c.Services[0].Status.LoadBalancer.Ingress = append(c.Services[0].Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "10.20.0.9"})
-		}, "service-foreign-address", Warning, []string{"10.20.0.9", "migrate metallb"}},
+		}, "service-foreign-address", Warning, []string{"10.20.0.9", "onelb.io/address"}},
 		"no holder":   {func(c *sample.Cluster) { c.VirtualIPs[0].Status.Holder = nil }, "address-without-holder", Error, []string{"no node answers for 10.20.0.107", "ready agent"}},
 		"no pods":     {func(c *sample.Cluster) { c.Slices = c.Slices[1:] }, "no-endpoints", Warning, []string{"0 of 0 ready", "get pods"}},
 		"router mute": {func(c *sample.Cluster) { c.VirtualIPs[1].Status.Router = nil }, "address-not-on-router", Error, []string{"203.0.113.105", "--cloud-config"}},

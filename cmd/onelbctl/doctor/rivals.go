@@ -100,7 +100,7 @@ func (w workload) runs(image *regexp.Regexp) bool {
 func (r rival) finding(w workload, inv *inventory.Inventory) Finding {
 	f := Finding{Check: "other-load-balancer", About: w.String(), Severity: Warning,
 		Meaning: r.name + " runs here too: both give addresses to Services without loadBalancerClass, and the status of such a Service changes back and forth",
-		Remedy:  "start onelb with --default-class=false and give its Services loadBalancerClass onelb.io/lb (docs/how-to/load-balancer-class.md), or move them: onelbctl migrate metallb; then remove " + r.name,
+		Remedy:  "start onelb with --default-class=false and give its Services loadBalancerClass onelb.io/lb (docs/how-to/load-balancer-class.md), or move them, each with annotation onelb.io/address and its old address; then remove " + r.name,
 	}
 	if r.ownClass(w) || !inv.DefaultClass() {
 		f.Severity, f.Meaning, f.Remedy = Info, r.name+" runs here too; which Services are whose is said by their loadBalancerClass", "nothing"
