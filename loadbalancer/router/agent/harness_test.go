@@ -23,6 +23,7 @@ import (
 	"github.com/onelb/onelb/loadbalancer/router/health"
 	"github.com/onelb/onelb/loadbalancer/router/nft"
 	"github.com/onelb/onelb/loadbalancer/router/pki"
+	"github.com/onelb/onelb/loadbalancer/router/returnpath"
 	"github.com/onelb/onelb/loadbalancer/router/wire"
 )
 
@@ -37,6 +38,7 @@ type fakeKernel struct {
 	held   []netip.Addr
 	flows  []Flow
 	routes []router.Route
+	past   netip.Addr // a backend that replies elsewhere
 }
 
 func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
@@ -51,6 +53,13 @@ func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
 	return nil
 }
 func (k *fakeKernel) Repair(context.Context) (bool, error) { return false, nil }
+
+// replies come back to the router, but for those of one backend.
+func (k *fakeKernel) replies(_ context.Context, b returnpath.Backend, from netip.Addr) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !from.IsValid() || b.Address != k.past || b.Interface != "eth1"
+}
 
 // fakeRoutes has a route of somebody else's beside ours.
 type fakeRoutes struct{ *fakeKernel }
@@ -155,7 +164,7 @@ func (b *bench) options(l net.Listener) Options {
 	return Options{
 		Name: "edge", Listener: l, CertFile: b.path("router.crt"), KeyFile: b.path("router.key"), ClientCAFile: b.path("ca.crt"),
 		StateDir: b.path("state"), Version: "test", Table: b.kernel, Addresses: fakeAddresses{b.kernel}, Flows: b.kernel,
-		Routes: fakeRoutes{b.kernel}, PodNetworks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+		Replies: returnpath.Options{Answers: b.kernel.replies}, Routes: fakeRoutes{b.kernel}, PodNetworks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		Health: health.Options{Interval: 10 * time.Millisecond, Dial: b.dial},
 	}
 }
