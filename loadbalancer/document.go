@@ -43,7 +43,7 @@ type documentInput struct {
 // returned as an error for each Service; Ensure has refused such Services. What
 // goes another way than it should is a detour.
 func makeDocument(in documentInput) (router.Document, []detour, []error) {
-	b := documentBuilder{in: in, groups: map[string]router.Group{}}
+	b := documentBuilder{in: in, groups: map[string]router.Group{}, taken: map[router.Key]string{}}
 	for _, v := range in.VIPs {
 		b.add(v)
 	}
@@ -64,6 +64,7 @@ type documentBuilder struct {
 	problems  []error
 	detours   []detour
 	nodes     map[string]*corev1.Node // by name, once it is needed
+	taken     map[router.Key]string   // frontends, by their Services
 }
 
 func (b *documentBuilder) add(v *v1alpha1.VirtualIP) {
@@ -125,8 +126,24 @@ func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1
 		case forward == v1alpha1.ForwardNodePort:
 			f.BackendPort = uint16(p.NodePort) //nolint:gosec // 1..65535 by the API
 		}
-		b.frontends = append(b.frontends, f)
+		if err := b.frontend(f); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// frontend adds one, unless the router would refuse the whole document because of
+// it: one Service must not take the others' changes away.
+func (b *documentBuilder) frontend(f router.Frontend) error {
+	if err := f.Normalize().Validate(); err != nil {
+		return fmt.Errorf("frontend %s: %w", f.Key(), err)
+	}
+	if other, taken := b.taken[f.Key()]; taken {
+		return fmt.Errorf("frontend %s: Service %s has it", f.Key(), other)
+	}
+	b.taken[f.Key()] = f.Service
+	b.frontends = append(b.frontends, f)
 	return nil
 }
 
@@ -195,6 +212,10 @@ func (b *documentBuilder) members(is4 bool, only map[string]int) []router.Member
 			}
 			out = append(out, m)
 		}
+	}
+	if n := len(out); n > router.MaxMembers {
+		b.problems = append(b.problems, fmt.Errorf("of %d nodes, the first %d get connections: a router spreads over no more", n, router.MaxMembers))
+		out = out[:router.MaxMembers]
 	}
 	return out
 }

@@ -212,6 +212,23 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080 from [192.0.2.0/24]`,
 		},
 		{
+			name: "what the router would refuse is left out alone", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100", problems: 1,
+			service: func(s *corev1.Service) {
+				for i := range 1025 {
+					s.Spec.LoadBalancerSourceRanges = append(s.Spec.LoadBalancerSourceRanges, fmt.Sprintf("10.%d.%d.0/24", i/256, i%256))
+				}
+			},
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1`,
+		},
+		{
+			name: "a port twice", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100", problems: 1,
+			service: func(s *corev1.Service) { s.Spec.Ports[1] = s.Spec.Ports[0] },
+			want: `
+group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080`,
+		},
+		{
 			name: "only another family's source ranges", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
 			service: func(s *corev1.Service) {
 				s.Spec.Ports = s.Spec.Ports[:1]

@@ -15,6 +15,7 @@ import (
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer/annotation"
+	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
@@ -282,6 +283,9 @@ func checkServable(svc *corev1.Service, p *poolView) error {
 	if _, limited := svc.Annotations[annotation.ConnectionLimit.Name]; limited && p.Exposure != v1alpha1.ExposureRouter {
 		return refuse("annotation %s needs a router to count connections, and AddressPool %s has exposure %s: leave the annotation out, or use a pool with exposure Router",
 			annotation.ConnectionLimit.Name, p.Name, p.Exposure)
+	}
+	if n := len(svc.Spec.LoadBalancerSourceRanges); p.Exposure == v1alpha1.ExposureRouter && n > router.MaxSourceRanges {
+		return refuse("spec.loadBalancerSourceRanges has %d networks, and a router takes %d at most: join some of them", n, router.MaxSourceRanges)
 	}
 	if p.Exposure != v1alpha1.ExposureRouter || p.Router.Forward != v1alpha1.ForwardNodePort {
 		return nil

@@ -80,14 +80,16 @@ func Settings() []Setting {
 			}
 			return nil
 		}},
-		{"ONELB_FORWARD", "`NODEPORT` or `VIP`", "`spec.router.forward`", func(t string, s *v1alpha1.AddressPoolSpec) error {
+		{"ONELB_FORWARD", "`NODEPORT`, `VIP` or `POD`", "`spec.router.forward`", func(t string, s *v1alpha1.AddressPoolSpec) error {
 			switch strings.ToUpper(t) {
 			case "NODEPORT":
 				router(s).Forward = v1alpha1.ForwardNodePort
 			case "VIP":
 				router(s).Forward = v1alpha1.ForwardVIP
+			case "POD":
+				router(s).Forward = v1alpha1.ForwardPod
 			default:
-				return errors.New("must be NODEPORT or VIP")
+				return errors.New("must be NODEPORT, VIP or POD")
 			}
 			return nil
 		}},
@@ -120,12 +122,19 @@ func Settings() []Setting {
 			router(s).Name = t
 			return checkName(t)
 		}},
+		{"ONELB_SNAT", "`AUTO`, `ALWAYS` or `NEVER`", "`spec.router.snat`", func(t string, s *v1alpha1.AddressPoolSpec) error {
+			router(s).SNAT = v1alpha1.SNAT(strings.ToLower(t))
+			if !slices.Contains([]v1alpha1.SNAT{v1alpha1.SNATAuto, v1alpha1.SNATAlways, v1alpha1.SNATNever}, router(s).SNAT) {
+				return errors.New("must be AUTO, ALWAYS or NEVER")
+			}
+			return nil
+		}},
 	}
 }
 
 func router(s *v1alpha1.AddressPoolSpec) *v1alpha1.RouterSpec {
 	if s.Router == nil {
-		s.Router = &v1alpha1.RouterSpec{Forward: v1alpha1.ForwardNodePort}
+		s.Router = &v1alpha1.RouterSpec{Forward: v1alpha1.ForwardNodePort, SNAT: v1alpha1.SNATAuto}
 	}
 	return s.Router
 }
@@ -185,7 +194,7 @@ func complete(s *v1alpha1.AddressPoolSpec) error {
 	}
 	switch {
 	case s.Exposure == v1alpha1.ExposureL2 && s.Router != nil:
-		return errors.New("ONELB_ROUTER, ONELB_FORWARD and ONELB_INNER_POOL go with ONELB_EXPOSURE ROUTER")
+		return errors.New("ONELB_ROUTER, ONELB_FORWARD, ONELB_INNER_POOL and ONELB_SNAT go with ONELB_EXPOSURE ROUTER")
 	case s.Exposure == v1alpha1.ExposureL2:
 		return nil
 	case s.Router == nil || s.Router.Name == "":

@@ -38,10 +38,19 @@ func TestParse(t *testing.T) {
 		"ONELB_PRIORITY=7", "ONELB_RANGES=10.0.0.1-10.0.0.9, 2001:db8::1 - 2001:DB8::9", "ONELB_CHUNK_SIZE=16", "ONELB_RESERVE_AHEAD=0",
 		"ONELB_QUARANTINE=2m", "ONELB_AVOID_EDGE=YES", "ONELB_DRAINING=true", "ONELB_CLUSTERS=a,b", "ONELB_ERROR=old"))
 	want := base(5)
-	want.Exposure, want.Router = v1alpha1.ExposureRouter, &v1alpha1.RouterSpec{Name: "edge", Forward: v1alpha1.ForwardVIP, InnerPool: "inner"}
+	want.Exposure, want.Router = v1alpha1.ExposureRouter, &v1alpha1.RouterSpec{Name: "edge", Forward: v1alpha1.ForwardVIP, InnerPool: "inner", SNAT: v1alpha1.SNATAuto}
 	want.AutoAssign, want.Priority, want.ChunkSize, want.ReserveAhead = new(false), 7, 16, ptr.To[int32](0)
 	want.Quarantine, want.AvoidEdgeAddresses, want.Draining = &metav1.Duration{Duration: 2 * time.Minute}, true, true
 	want.Ranges = []v1alpha1.AddressRange{{Start: "10.0.0.1", End: "10.0.0.9"}, {Start: "2001:db8::1", End: "2001:db8::9"}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+func TestParsePods(t *testing.T) {
+	_, got, err := parse(network(5, "ONELB_POOL=p", "ONELB_ROUTER=edge", "ONELB_FORWARD=POD", "ONELB_SNAT=NEVER"))
+	want := base(5)
+	want.Exposure, want.Router = v1alpha1.ExposureRouter, &v1alpha1.RouterSpec{Name: "edge", Forward: v1alpha1.ForwardPod, SNAT: v1alpha1.SNATNever}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
 	}
@@ -51,6 +60,7 @@ func TestParseSaysAllThatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		"ONELB_POOL=Public":                              "ONELB_POOL \"Public\" must consist",
 		"ONELB_POOL=" + strings.Repeat("a", 64):          "must consist",
+		"ONELB_SNAT=SOMETIMES":                           "must be AUTO, ALWAYS or NEVER",
 		"ONELB_POLICY=x":                                 "unknown setting ONELB_POLICY",
 		"ONELB_AUTO_ASSIGN=maybe":                        "must be YES or NO",
 		"ONELB_AUTO_ASSIGN=":                             "must be YES or NO",

@@ -164,7 +164,7 @@ func (d Document) Normalize() Document {
 	slices.SortStableFunc(d.Groups, func(a, b Group) int { return cmp.Compare(a.Name, b.Name) })
 	d.Frontends = slices.Clone(d.Frontends)
 	for i := range d.Frontends {
-		d.Frontends[i] = d.Frontends[i].normalize()
+		d.Frontends[i] = d.Frontends[i].Normalize()
 	}
 	slices.SortStableFunc(d.Frontends, func(a, b Frontend) int { return a.Key().Compare(b.Key()) })
 	d.Routes = normalizeRoutes(d.Routes)
@@ -191,7 +191,8 @@ func (g Group) normalize() Group {
 	return g
 }
 
-func (f Frontend) normalize() Frontend {
+// Normalize returns the frontend in its one canonical form. It does not judge.
+func (f Frontend) Normalize() Frontend {
 	f.Address = f.Address.Unmap()
 	if f.SNAT == "" {
 		f.SNAT = SNATAuto

@@ -59,12 +59,13 @@ func TestForwardPod(t *testing.T) {
 	w.NothingLeft()
 }
 
-// TestAffinity keeps a client on its node, and its pod, behind the router.
+// TestAffinity keeps a client on its node, and its pod, behind the router. What the
+// router remembers of clients ends by itself, so the time is short.
 func TestAffinity(t *testing.T) {
 	w := newWorld(t)
 	addrs := w.serve(web, "sticky", "internet", func(s *corev1.Service) {
 		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(600))}}
+		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(20))}}
 	}, kit.Local, kit.Annotate("connection-limit", "100"))
 	for _, a := range addrs {
 		w.Eventually("one pod to answer over "+a.String(), func(ctx context.Context) error {
@@ -75,7 +76,7 @@ func TestAffinity(t *testing.T) {
 			return w.onlyFrom(ctx, a, first.Pod)
 		})
 	}
-	w.hasRule("keep-600", "limit-100")
+	w.hasRule("keep-20", "limit-100")
 	w.Remove("sticky")
 	w.NothingLeft()
 }

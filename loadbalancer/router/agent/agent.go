@@ -16,6 +16,7 @@ import (
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/router/health"
 	"github.com/onelb/onelb/loadbalancer/router/nft"
+	"github.com/onelb/onelb/loadbalancer/router/returnpath"
 	"github.com/onelb/onelb/loadbalancer/router/wire"
 )
 
@@ -36,6 +37,7 @@ type Agent struct {
 	store   *store
 	certs   *certificates
 	health  *health.Checker
+	replies *returnpath.Prober
 	metrics *metrics
 
 	requests chan request
@@ -47,6 +49,7 @@ type Agent struct {
 	state    state
 	udp      map[router.Key]backends // as programmed
 	routes   []*wire.Prefix          // that the machine has
+	held     []netip.Addr            // public addresses
 	failing  map[string]string       // what is wrong now, by kind
 	restored []string                // problems found at the start
 
@@ -87,6 +90,10 @@ func New(o Options) (*Agent, error) {
 	if a.health, err = health.New(o.Health); err != nil {
 		return nil, fmt.Errorf("router agent: %w", err)
 	}
+	o.Replies.Changed = func() { poke(a.probed) }
+	if a.replies, err = returnpath.New(o.Replies); err != nil {
+		return nil, fmt.Errorf("router agent: %w", err)
+	}
 	documents, problems, err := a.store.load()
 	if err != nil {
 		return nil, fmt.Errorf("router agent: %w", err)
@@ -117,6 +124,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.health.Run(ctx) })
+	g.Go(func() error { return a.replies.Run(ctx) })
 	g.Go(func() error { return a.opts.Addresses.Run(ctx, func() { poke(a.links) }) })
 	g.Go(func() error { return a.opts.Role.Run(ctx, func(master bool) { a.setRole(ctx, master) }) })
 	for _, endpoint := range a.opts.Peers {
@@ -316,8 +324,9 @@ func (a *Agent) inspect() {
 	a.metrics.certificates(a.certs.expiry())
 }
 
-// look repairs the table if somebody else changed it.
+// look repairs the table if somebody else changed it, and has new backends tried.
 func (a *Agent) look(ctx context.Context) {
+	a.replies.Set(a.repliesOf(a.state.documents(), a.held))
 	changed, err := a.opts.Table.Repair(ctx)
 	a.note("repair", err)
 	if changed {
@@ -352,7 +361,7 @@ func (a *Agent) program(ctx context.Context) error {
 	}
 	addresses := addressesOf(documents)
 	inner, networks := a.surroundings(addresses)
-	plan := nft.New(nft.Input{Documents: documents, Healthy: healthy, Inner: inner, Networks: networks})
+	plan := nft.New(nft.Input{Documents: documents, Healthy: healthy, Inner: inner, Networks: networks, Elsewhere: a.replies.Elsewhere()})
 	a.route(ctx, documents)
 	if err := a.opts.Table.Apply(ctx, plan); err != nil {
 		return err
@@ -369,6 +378,7 @@ func (a *Agent) program(ctx context.Context) error {
 	if err := a.opts.Addresses.Hold(ctx, held); err != nil {
 		return err
 	}
+	a.held = held
 	a.forget(ctx, documents, healthy)
 	a.metrics.running(plan.Counts(), len(held))
 	return nil

@@ -289,4 +289,7 @@ func TestHealth(t *testing.T) {
 	if got := b.size(); got.Groups != 1 {
 		t.Errorf("all down: kernel has %+v, want the group to stay", got)
 	}
+	b.eventually("it is said", func() bool {
+		return strings.Contains(strings.Join(c.State().Instances[0].Problems, " "), "every backend fails its check in nodes: ")
+	})
 }

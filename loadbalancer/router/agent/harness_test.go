@@ -23,6 +23,7 @@ import (
 	"github.com/onelb/onelb/loadbalancer/router/health"
 	"github.com/onelb/onelb/loadbalancer/router/nft"
 	"github.com/onelb/onelb/loadbalancer/router/pki"
+	"github.com/onelb/onelb/loadbalancer/router/returnpath"
 	"github.com/onelb/onelb/loadbalancer/router/wire"
 )
 
@@ -30,16 +31,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeKernel stands for table, addresses and flows; faults are injected.
 type fakeKernel struct {
-	mu     sync.Mutex
-	fail   error // of the next Apply
-	plans  int
-	size   nft.Counts
-	held   []netip.Addr
-	flows  []Flow
-	routes []router.Route
-
+	mu       sync.Mutex
+	fail     error // of the next Apply
+	plans    int
+	size     nft.Counts
+	held     []netip.Addr
+	flows    []Flow
+	routes   []router.Route
 	firewall error         // what other tables do
 	traffic  []nft.Traffic // that was asked about
+	past     netip.Addr    // a backend that replies elsewhere
 }
 
 func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
@@ -54,6 +55,13 @@ func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
 	return nil
 }
 func (k *fakeKernel) Repair(context.Context) (bool, error) { return false, nil }
+
+// replies come back to the router, but for those of one backend.
+func (k *fakeKernel) replies(_ context.Context, b returnpath.Backend, from netip.Addr) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !from.IsValid() || b.Address != k.past || b.Interface != "eth1"
+}
 
 // fakeRoutes has a route of somebody else's beside ours.
 type fakeRoutes struct{ *fakeKernel }
@@ -165,7 +173,7 @@ func (b *bench) options(l net.Listener) Options {
 	return Options{
 		Name: "edge", Listener: l, CertFile: b.path("router.crt"), KeyFile: b.path("router.key"), ClientCAFile: b.path("ca.crt"),
 		StateDir: b.path("state"), Version: "test", Table: b.kernel, Addresses: fakeAddresses{b.kernel}, Flows: b.kernel,
-		Routes: fakeRoutes{b.kernel}, PodNetworks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+		Replies: returnpath.Options{Answers: b.kernel.replies}, Routes: fakeRoutes{b.kernel}, PodNetworks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		Health: health.Options{Interval: 10 * time.Millisecond, Dial: b.dial},
 	}
 }

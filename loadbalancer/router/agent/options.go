@@ -12,6 +12,7 @@ import (
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/router/health"
 	"github.com/onelb/onelb/loadbalancer/router/nft"
+	"github.com/onelb/onelb/loadbalancer/router/returnpath"
 )
 
 // Options configure an Agent.
@@ -31,6 +32,9 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Health configures the checks; Changed is the agent's own.
 	Health health.Options
+	// Replies configures how it is found out whether backends reply past the router;
+	// Changed is the agent's own.
+	Replies returnpath.Options
 	// Table, Addresses and Flows are the kernel.
 	Table     Table
 	Addresses Addresses

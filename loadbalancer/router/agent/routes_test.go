@@ -138,3 +138,25 @@ func ipBatch(t *testing.T, name, batch string) (string, error) {
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
+
+// TestElsewhere: a backend that replies past the router is hidden from clients,
+// and the cluster is told.
+func TestElsewhere(t *testing.T) {
+	b := newBench(t)
+	b.kernel.past = netip.MustParseAddr("10.20.0.11")
+	b.start()
+	c := b.client("lab", 1)
+	d := doc("lab", "203.0.113.100", 1)
+	b.must(b.wait(c, c.Set(d)))
+	before := b.size().Elements
+	says := func(c *router.Client, text string) bool {
+		return strings.Contains(strings.Join(c.State().Instances[0].Problems, " "), text)
+	}
+	b.eventually("told", func() bool { return says(c, "from 10.20.0.11 (node-1): there, clients are hidden") })
+	if got := b.size().Elements; got != before+1 {
+		t.Errorf("%d elements, want one more than %d", got, before)
+	}
+	d.Frontends[0].SNAT = router.SNATAlways
+	b.must(b.wait(c, c.Set(d)))
+	b.eventually("no longer told", func() bool { return !says(c, "hidden") })
+}

@@ -91,6 +91,7 @@ func (a *Agent) publish() {
 		s := withRevision(empty, 0)
 		s.Generation, s.Hash, s.Token, s.Identity = o.doc.Generation, o.hash, o.doc.Token, o.doc.Identity
 		s.Rejection = o.rejected
+		s.Problems = slices.Concat(problems, a.troubles(o.doc, results))
 		members(s, o.doc, results)
 		next[cluster] = s
 	}

@@ -31,6 +31,7 @@ const (
 	members
 	limited
 	connections
+	elsewhere
 	numSets
 )
 
@@ -106,7 +107,8 @@ func (f family) definitions() [numSets]definition {
 			name: "connections", key: append(append([]nftables.SetDatatype{}, frontend...), nftables.TypeMark), dynamic: true,
 			comment: "frontend and limit, with the connections that are open",
 		},
-		same: {name: "same_network", key: []nftables.SetDatatype{f.address, f.address}, interval: true, comment: "client and backend on one network"},
+		elsewhere: {name: "elsewhere", key: []nftables.SetDatatype{f.address}, comment: "backends that send replies past the router"},
+		same:      {name: "same_network", key: []nftables.SetDatatype{f.address, f.address}, interval: true, comment: "client and backend on one network"},
 	}
 }
 

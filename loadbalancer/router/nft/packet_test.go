@@ -120,6 +120,35 @@ func TestSNAT(t *testing.T) {
 	}
 }
 
+// TestElsewhere: a node without a route back sees the router's address instead.
+func TestElsewhere(t *testing.T) {
+	s := newStage(t)
+	for i, node := range []string{"node-1", "node-2"} {
+		s.serve(node, "tcp", 30080)
+		s.serve(node, "udp", 30080)
+		if i == 0 {
+			s.ip(node, "route del 0.0.0.0/0\nroute del ::/0")
+		}
+	}
+	out := map[netip.Addr]bool{netip.MustParseAddr(nodes4[0]): true, netip.MustParseAddr(nodes6[0]): true}
+	s.apply(stageDocument(nil, 80), func(in *Input) { in.Elsewhere = out })
+	eachFamily(func(public netip.Addr) {
+		want := map[string]string{"node-1": inside(public), "node-2": outside(public)}
+		for _, network := range []string{"tcp", "udp"} {
+			seen := map[string]bool{}
+			for end := time.Now().Add(patience); len(seen) < 2; {
+				node, from := s.asks("client", network, netip.AddrPortFrom(public, 80))
+				if seen[node] = true; from != want[node] {
+					t.Errorf("%s/%s: %s sees %s as client, want %s", public, network, node, from, want[node])
+				}
+				if time.Now().After(end) {
+					t.Fatalf("only %v answers", seen)
+				}
+			}
+		}
+	})
+}
+
 // TestHealth: a dead node gets no new connection; when all are dead, all are
 // tried; without nodes, connections are refused.
 func TestHealth(t *testing.T) {

@@ -21,6 +21,9 @@ type Input struct {
 	Inner []string
 	// Networks are the networks that the router is on.
 	Networks []netip.Prefix
+	// Elsewhere are backends that send their replies to clients past the router:
+	// clients are hidden from them, unless a frontend says never.
+	Elsewhere map[netip.Addr]bool
 }
 
 // Plan is the complete content of both tables. It is immutable.
@@ -223,6 +226,9 @@ func (p *planner) interfaces() {
 		for i := range families {
 			p.add(i, inner, element{key: nameBytes(name) + nameBytes(name)})
 		}
+	}
+	for a := range p.in.Elsewhere {
+		p.add(familyIndex(a), elsewhere, element{key: addressBytes(a)}) // sorted in the end
 	}
 	for _, n := range outermost(p.in.Networks) {
 		first, last := addressBytes(n.Addr()), addressBytes(lastAddress(n))

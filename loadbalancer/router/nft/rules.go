@@ -144,6 +144,7 @@ func (f family) postrouting() []rule {
 		}},
 		{"snat never", append(hasLabel(labelNever, expr.CmpOpNeq), verdict(expr.VerdictReturn))},
 		{"snat always", append(hasLabel(labelAlways, expr.CmpOpNeq), &expr.Masq{})},
+		{"backend that replies elsewhere", []expr.Any{f.header(f.destination, reg), lookup(elsewhere, reg, false, f), &expr.Masq{}}},
 		{"hairpin on one inner interface", []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: first}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register(reg + 4)},
 			lookup(inner, reg, false, f), &expr.Masq{},
