@@ -45,7 +45,7 @@ const (
 )
 
 // Role is what an address is for.
-// +kubebuilder:validation:Enum=L2;Router;Inner
+// +kubebuilder:validation:Enum=L2;Router;Inner;BGP
 type Role string
 
 const (
@@ -56,9 +56,11 @@ const (
 	// RoleInner: the private address behind a RoleRouter address of the same
 	// Service with forward VIP, held by a node.
 	RoleInner Role = "Inner"
+	// RoleBGP: published, announced by all nodes that may.
+	RoleBGP Role = "BGP"
 )
 
-// HeldByNode reports whether node agents hold addresses of this role.
+// HeldByNode reports whether one node at a time holds addresses of this role.
 func (r Role) HeldByNode() bool { return r == RoleL2 || r == RoleInner }
 
 // VirtualIP is one allocated address. It is named after the address, so that
@@ -135,7 +137,7 @@ type VirtualIPSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Interfaces []string `json:"interfaces,omitempty"`
-	// NodeSelector is copied from the pool, see L2Spec, written like "a=b,!c".
+	// NodeSelector is copied from the pool, see L2Spec and BGPSpec, written like "a=b,!c".
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	NodeSelector string `json:"nodeSelector,omitempty"`
