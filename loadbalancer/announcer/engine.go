@@ -192,7 +192,7 @@ func New(o Options) (*Engine, error) {
 	return &Engine{
 		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
 		updates: make(chan update, 1), inbox: newInbox(), links: make(chan struct{}, 1),
-		nudged:  make(chan struct{}, 1), shown: peersView{changed: o.PeersChanged},
+		nudged: make(chan struct{}, 1), shown: peersView{changed: o.PeersChanged},
 		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{}, states: map[string]member.State{}, scouts: map[string]int{},
 	}, nil
 }

@@ -28,9 +28,12 @@ func newLogger(logger klog.Logger, w *watch) *slog.Logger {
 	return slog.New(&handler{next: logr.ToSlogHandler(logger.WithName("gobgp")), watch: w})
 }
 
-// failedToConnect is what the library says, at debug level, when it could not
-// connect; see connectLoop in its fsm.go.
-const failedToConnect = "failed to connect"
+// What the library says, and nowhere but in its log, when a session cannot be
+// begun; see connectLoop and sendNotification in its fsm.go.
+const (
+	failedToConnect  = "failed to connect"
+	sentNotification = "sent notification"
+)
 
 // notRunning is what the library says of an end that was asked for twice, which
 // running.stop has to.
@@ -41,19 +44,35 @@ func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
 }
 
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == failedToConnect && h.peer.IsValid() {
-		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == "Error" {
-				h.watch.failed(h.peer, a.Value.String())
-			}
-			return true
-		})
+	if h.peer.IsValid() && (r.Message == failedToConnect || r.Message == sentNotification) {
+		h.note(r)
 	}
 	r.Level = quiet(r.Level)
 	if r.Message == notRunning || !h.next.Enabled(ctx, r.Level) {
 		return nil
 	}
 	return h.next.Handle(ctx, r)
+}
+
+// note tells why there is no session.
+func (h *handler) note(r slog.Record) {
+	text, code, subcode := "", int64(0), int64(0)
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "Error":
+			text = a.Value.String()
+		case "Code":
+			code = a.Value.Int64()
+		case "Subcode":
+			subcode = a.Value.Int64()
+		}
+		return true
+	})
+	if r.Message == failedToConnect {
+		h.watch.failed(h.peer, func(p *watched) string { return p.unreachable(text) })
+		return
+	}
+	h.watch.failed(h.peer, func(p *watched) string { return p.refused(uint8(code), uint8(subcode)) })
 }
 
 // quiet is the level at which the program logs what the library logs at level.

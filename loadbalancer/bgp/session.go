@@ -193,15 +193,17 @@ func (w *watch) event(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	w.tell()
 }
 
-// failed takes in why a connection could not be made.
-func (w *watch) failed(a netip.Addr, why string) {
+// failed takes in why a session could not be begun; empty: that says nothing.
+func (w *watch) failed(a netip.Addr, why func(*watched) string) {
 	w.mu.Lock()
-	p, known := w.peers[a]
-	if known {
-		p.LastError = p.unreachable(why)
+	text := ""
+	if p, known := w.peers[a]; known {
+		if text = why(p); text != "" {
+			p.LastError = text
+		}
 	}
 	w.mu.Unlock()
-	if known {
+	if text != "" {
 		w.tell()
 	}
 }
@@ -273,10 +275,10 @@ func (w *watched) explain(s apiutil.PeerState) string {
 	text := s.DisconnectMessage
 	switch s.DisconnectReason { //nolint:exhaustive // the others say nothing to an operator, or are said by the text
 	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
-		return fmt.Sprintf("the peer is in another autonomous system than AS %d: correct spec.asn of the BGPPeer, or the router", w.asn)
+		return w.badPeerAS()
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED, api.PeerState_DISCONNECT_REASON_HARD_RESET:
 		if strings.Contains(strings.ToLower(text), "bad peer as") {
-			return fmt.Sprintf("the peer refuses AS %d of this node: correct the ASN of the BGPConfiguration or spec.localASN of the BGPPeer, or the router (%s)", w.localASN, text)
+			return w.badLocalAS()
 		}
 		return "the peer ended the session: " + text
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT:
@@ -287,9 +289,30 @@ func (w *watched) explain(s apiutil.PeerState) string {
 		api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART:
 		return "the connection broke"
 	case api.PeerState_DISCONNECT_REASON_INVALID_MSG:
-		return "the peer sent something that is not BGP"
+		return w.badLocalAS() // a refusal in place of the word that begins the session
 	}
 	return ""
+}
+
+func (w *watched) badPeerAS() string {
+	return fmt.Sprintf("the peer is in another autonomous system than AS %d: correct spec.asn of the BGPPeer, or the router", w.asn)
+}
+
+func (w *watched) badLocalAS() string {
+	return fmt.Sprintf("the peer refuses this node, most likely because it expects another autonomous system than AS %d: correct the ASN of the BGPConfiguration or spec.localASN of the BGPPeer, or the router", w.localASN)
+}
+
+// refused explains what this node said to end a session that was being begun.
+func (w *watched) refused(code, subcode uint8) string {
+	switch {
+	case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
+		return w.badPeerAS()
+	case code == bgp.BGP_ERROR_FSM_ERROR:
+		return w.badLocalAS() // as above, while the library waits for the peer's OPEN
+	case code == bgp.BGP_ERROR_CEASE, code == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED:
+		return "" // of a session that was up: the event tells
+	}
+	return "this node refused the session: " + bgp.NewNotificationErrorCode(code, subcode).String()
 }
 
 func (w *watched) unreachable(why string) string {
