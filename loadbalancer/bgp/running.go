@@ -164,6 +164,24 @@ func (r *running) setPeer(ctx context.Context, p Peer, restarting bool) error {
 	return nil
 }
 
+// reviveBFD begins BFD anew with the peers, which leaves their sessions alone.
+func (r *running) reviveBFD(ctx context.Context, stuck []netip.Addr) error {
+	var errs []error
+	for _, p := range r.followed() {
+		if !slices.Contains(stuck, p.Address) {
+			continue
+		}
+		without := p
+		without.BFDInterval = 0
+		for _, c := range []Peer{without, p} {
+			if _, err := r.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: peerConfig(c, false)}); err != nil {
+				errs = append(errs, fmt.Errorf("begin BFD anew with peer %s: %w", p.Name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // setRoutes withdraws and announces what differs.
 func (r *running) setRoutes(want []Route) error {
 	var errs []error

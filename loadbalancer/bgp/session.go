@@ -63,7 +63,8 @@ type watched struct {
 	asn, localASN uint32
 	password      bool
 	speaks        [2]bool
-	for4, for6    int // routes that the peer is to have
+	for4, for6    int       // routes that the peer is to have
+	halfway       time.Time // since when BFD is in state Init; zero: it is not
 }
 
 func newWatch(changed func()) *watch {
@@ -225,8 +226,32 @@ func (w *watch) refresh(ctx context.Context, r *running) {
 		if n.GetBfd().GetEnabled() {
 			p.BFD = bfdName(n.GetState().GetBfdState().GetSessionState())
 		}
+		switch {
+		case p.BFD != "Init" || !p.Up():
+			p.halfway = time.Time{}
+		case p.halfway.IsZero():
+			p.halfway = time.Now()
+		}
 	})
 	w.tell()
+}
+
+// stuckTime is far more than BFD needs to get from Init to Up.
+const stuckTime = 4 * time.Second
+
+// stuck are the addresses of peers whose BFD does not get on. The library binds the
+// peer's discriminator once: when the peer begins its BFD session anew in between, as
+// FRR does when the BGP session comes up, neither side understands the other again.
+func (w *watch) stuck() (out []netip.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for a, p := range w.peers {
+		if !p.halfway.IsZero() && time.Since(p.halfway) > stuckTime {
+			out = append(out, a)
+			p.halfway = time.Time{}
+		}
+	}
+	return out
 }
 
 func stateName(s bgp.FSMState) string {

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -125,6 +126,7 @@ func (s *Speaker) step(ctx context.Context) time.Duration {
 	s.watch.settle(d, err)
 	if s.running != nil {
 		s.watch.refresh(ctx, s.running)
+		err = errors.Join(err, s.running.reviveBFD(ctx, s.watch.stuck()))
 	}
 	s.o.Metrics.observe(s.Sessions())
 	if err != nil {
