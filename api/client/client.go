@@ -46,18 +46,22 @@ type VirtualIPs interface {
 
 // BGPConfigurations reads what all BGP sessions have in common.
 type BGPConfigurations interface {
+	Create(ctx context.Context, obj *v1alpha1.BGPConfiguration, opts metav1.CreateOptions) (*v1alpha1.BGPConfiguration, error)
 	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.BGPConfigurationList, error)
 	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 }
 
 // BGPPeers reads peers.
 type BGPPeers interface {
+	Create(ctx context.Context, obj *v1alpha1.BGPPeer, opts metav1.CreateOptions) (*v1alpha1.BGPPeer, error)
 	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.BGPPeerList, error)
 	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 }
 
-// BGPNodes writes how it stands with a node's sessions.
+// BGPNodes reads and writes how it stands with nodes' sessions.
 type BGPNodes interface {
+	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.BGPNodeList, error)
+	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 	Create(ctx context.Context, obj *v1alpha1.BGPNode, opts metav1.CreateOptions) (*v1alpha1.BGPNode, error)
 	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*v1alpha1.BGPNode, error)
 }
@@ -78,7 +82,7 @@ type Clientset struct {
 
 	bgpConfigurations *gentype.ClientWithList[*v1alpha1.BGPConfiguration, *v1alpha1.BGPConfigurationList]
 	bgpPeers          *gentype.ClientWithList[*v1alpha1.BGPPeer, *v1alpha1.BGPPeerList]
-	bgpNodes          *gentype.Client[*v1alpha1.BGPNode]
+	bgpNodes          *gentype.ClientWithList[*v1alpha1.BGPNode, *v1alpha1.BGPNodeList]
 }
 
 var _ Interface = (*Clientset)(nil)
@@ -119,7 +123,10 @@ func New(cfg *rest.Config) (*Clientset, error) {
 			"bgppeers", rc, codec, "",
 			func() *v1alpha1.BGPPeer { return &v1alpha1.BGPPeer{} },
 			func() *v1alpha1.BGPPeerList { return &v1alpha1.BGPPeerList{} }),
-		bgpNodes: gentype.NewClient("bgpnodes", rc, codec, "", func() *v1alpha1.BGPNode { return &v1alpha1.BGPNode{} }),
+		bgpNodes: gentype.NewClientWithList(
+			"bgpnodes", rc, codec, "",
+			func() *v1alpha1.BGPNode { return &v1alpha1.BGPNode{} },
+			func() *v1alpha1.BGPNodeList { return &v1alpha1.BGPNodeList{} }),
 	}, nil
 }
 
@@ -150,6 +157,13 @@ func NewBGPPeerInformer(c Interface, resync time.Duration) cache.SharedIndexInfo
 	return cache.NewSharedIndexInformer(
 		listWatch(c, c.BGPPeers().List, c.BGPPeers().Watch),
 		&v1alpha1.BGPPeer{}, resync, cache.Indexers{})
+}
+
+// NewBGPNodeInformer makes an informer of the BGP state of all nodes. The caller runs it.
+func NewBGPNodeInformer(c Interface, resync time.Duration) cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformer(
+		listWatch(c, c.BGPNodes().List, c.BGPNodes().Watch),
+		&v1alpha1.BGPNode{}, resync, cache.Indexers{})
 }
 
 // NewAddressPoolInformer makes an informer of all pools. The caller runs it.

@@ -1,6 +1,7 @@
 package announcer
 
 import (
+	"net/netip"
 	"slices"
 	"sync/atomic"
 )
@@ -34,6 +35,17 @@ func Judge(peers []Peer, self string, s Subject) Verdict {
 		return Withdraws
 	}
 	return Announces
+}
+
+// First is the one of the nodes to which rendezvous hashing gives the address; "" of none.
+func First(nodes []string, a netip.Addr) (first string) {
+	best := uint64(0)
+	for _, n := range nodes {
+		if s := score(n, a); first == "" || s > best {
+			first, best = n, s
+		}
+	}
+	return first
 }
 
 // Subject is the address as Judge wants it.

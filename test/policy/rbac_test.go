@@ -38,7 +38,7 @@ var permissions = []string{
 	"onelb:node onelb.io/addresspools: list watch",
 	"onelb:node onelb.io/bgpconfigurations: list watch",
 	"onelb:node onelb.io/bgppeers: list watch",
-	"onelb:node onelb.io/bgpnodes: create",
+	"onelb:node onelb.io/bgpnodes: create list watch",
 	"onelb:node onelb.io/bgpnodes/status: patch",
 }
 

@@ -125,9 +125,13 @@ func (c *Clientset) BGPPeers() client.BGPPeers {
 
 // BGPNodes returns the client for the BGP state of nodes.
 func (c *Clientset) BGPNodes() client.BGPNodes {
-	return gentype.NewFakeClient(&c.Fake, "",
+	return gentype.NewFakeClientWithList(&c.Fake, "",
 		v1alpha1.GroupVersion.WithResource("bgpnodes"), v1alpha1.GroupVersion.WithKind("BGPNode"),
-		func() *v1alpha1.BGPNode { return &v1alpha1.BGPNode{} })
+		func() *v1alpha1.BGPNode { return &v1alpha1.BGPNode{} },
+		func() *v1alpha1.BGPNodeList { return &v1alpha1.BGPNodeList{} },
+		func(dst, src *v1alpha1.BGPNodeList) { dst.ListMeta = src.ListMeta },
+		func(l *v1alpha1.BGPNodeList) []*v1alpha1.BGPNode { return gentype.ToPointerSlice(l.Items) },
+		func(l *v1alpha1.BGPNodeList, items []*v1alpha1.BGPNode) { l.Items = gentype.FromPointerSlice(items) })
 }
 
 // react does what the API server does and the tracker does not: versions,

@@ -4,11 +4,13 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/klog/v2"
 
+	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/loadbalancer/announcer"
 	"github.com/onelb/onelb/loadbalancer/bgp"
 )
@@ -26,7 +28,9 @@ type bgpLoop struct {
 	speaker *bgp.Speaker
 	around  surroundings
 	status  *bgpStatus
+	writer  *announcers
 	wake    chan struct{}
+	latest  atomic.Pointer[network] // from the API server
 
 	// The rest belongs to Run.
 	announced *announcements
@@ -45,6 +49,12 @@ func (a *Agent) newBGPLoop(src *source, state *store, peers func() []announcer.P
 	}
 	if l.src, err = newBGPSource(src, a.onelb, a.o.NodeName, l.nudge); err != nil {
 		return nil, err
+	}
+	l.writer = &announcers{
+		node: a.o.NodeName, vips: a.onelb.VirtualIPs(), cached: src.virtualIP, wake: make(chan struct{}, 1),
+		view: func() (*network, []announcer.Peer, []*v1alpha1.BGPNode) {
+			return l.latest.Load(), l.peers(), list[*v1alpha1.BGPNode](l.src.nodes)
+		},
 	}
 	l.speaker, err = bgp.New(bgp.Options{Restarting: len(state.network.Addresses) > 0, Changed: l.status.nudge, Metrics: metrics})
 	return l, err
@@ -137,6 +147,8 @@ func (l *bgpLoop) network(logger klog.Logger, now, late time.Time) (*network, bo
 		l.fresh = true
 		n := l.src.build(logger)
 		l.state.setNetwork(n)
+		l.latest.Store(n)
+		l.writer.nudge()
 		return n, true
 	}
 	return l.state.network, !l.fresh && now.After(late)

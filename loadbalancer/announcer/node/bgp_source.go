@@ -52,19 +52,19 @@ type pooled struct {
 // bgpSource watches what is about BGP. The agent does without: an API server that has
 // no such types yet costs nothing but BGP.
 type bgpSource struct {
-	src                   *source
-	node                  string
-	configs, peers, pools cache.SharedIndexInformer
+	src                          *source
+	node                         string
+	configs, peers, pools, nodes cache.SharedIndexInformer
 }
 
 func newBGPSource(src *source, onelb client.Interface, node string, changed func()) (*bgpSource, error) {
 	s := &bgpSource{
 		src: src, node: node,
 		configs: client.NewBGPConfigurationInformer(onelb, 0), peers: client.NewBGPPeerInformer(onelb, 0),
-		pools: client.NewAddressPoolInformer(onelb, 0),
+		pools: client.NewAddressPoolInformer(onelb, 0), nodes: client.NewBGPNodeInformer(onelb, 0),
 	}
 	for _, i := range s.informers() {
-		if err := i.SetTransform(trimPool); err != nil {
+		if err := i.SetTransform(trimBGP); err != nil {
 			return nil, err
 		}
 		if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -77,7 +77,7 @@ func newBGPSource(src *source, onelb client.Interface, node string, changed func
 }
 
 func (s *bgpSource) informers() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{s.configs, s.peers, s.pools}
+	return []cache.SharedIndexInformer{s.configs, s.peers, s.pools, s.nodes}
 }
 
 // Run watches until ctx is done.
@@ -94,7 +94,7 @@ func (s *bgpSource) synced() bool {
 	return s.src.synced() && !slices.ContainsFunc(s.informers(), func(i cache.SharedIndexInformer) bool { return !i.HasSynced() })
 }
 
-// build reduces what is known. Without a peer for this node the addresses do not
+// build reduces what is known. On a node that never had a peer the addresses do not
 // matter, and are left out.
 func (s *bgpSource) build(logger klog.Logger) *network {
 	n := &network{Pools: map[string]v1alpha1.BGPSpec{}}
@@ -115,7 +115,7 @@ func (s *bgpSource) build(logger klog.Logger) *network {
 		}
 	}
 	slices.SortFunc(n.Peers, func(a, b neighbor) int { return cmp.Compare(a.Name, b.Name) })
-	if len(n.Peers) == 0 {
+	if _, spoke, err := s.nodes.GetStore().GetByKey(s.node); err != nil || !spoke && len(n.Peers) == 0 {
 		return n
 	}
 	for _, p := range list[*v1alpha1.AddressPool](s.pools) {
@@ -143,13 +143,15 @@ func selects(logger klog.Logger, p *v1alpha1.BGPPeer, node map[string]string) bo
 	return s.Matches(labels.Set(node))
 }
 
-// trimPool keeps of pools what build looks at.
-func trimPool(obj any) (any, error) {
+// trimBGP keeps what is looked at.
+func trimBGP(obj any) (any, error) {
 	switch o := obj.(type) {
 	case *v1alpha1.AddressPool:
 		o.ManagedFields, o.Annotations, o.Status = nil, nil, v1alpha1.AddressPoolStatus{}
 	case *v1alpha1.BGPPeer:
 		o.ManagedFields, o.Annotations = nil, nil
+	case *v1alpha1.BGPNode:
+		o.ManagedFields = nil
 	}
 	return obj, nil
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -28,8 +29,13 @@ const (
 	ReasonBGPSessionDown = "BGPSessionDown"
 )
 
-// bgpPace is the least time between two writes of a BGPNode.
-const bgpPace = time.Second
+const (
+	// bgpPace is the least time between two writes of a BGPNode.
+	bgpPace = time.Second
+	// numbersPace is that of writes in which only numbers differ. Each Service changes
+	// them on all nodes, and all nodes read it.
+	numbersPace = 30 * time.Second
+)
 
 // bgpStatus writes the BGPNode of this node, and events on its peers. Its other
 // methods note what is to be written; Run writes, with retries.
@@ -47,6 +53,8 @@ type bgpStatus struct {
 
 	// These belong to Run.
 	written string          // as it was written last
+	essence string          // of that, without numbers
+	at      time.Time       // when
 	up      map[string]bool // sessions of which an event was written, by the UID of the peer
 }
 
@@ -72,12 +80,16 @@ func (s *bgpStatus) set(n *network, d *bgp.Desired, problems []string, speaker *
 // Run writes until ctx is done.
 func (s *bgpStatus) Run(ctx context.Context, events record.EventRecorder) error {
 	s.events = events
+	numbers := time.NewTimer(numbersPace)
+	defer numbers.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.wake:
+		case <-numbers.C:
 		}
+		numbers.Reset(numbersPace + bgpPace)
 		if err := s.write(ctx); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Could not write the BGPNode; trying again")
 			s.nudge()
@@ -101,16 +113,18 @@ func (s *bgpStatus) write(ctx context.Context) error {
 	}
 	sessions := speaker.Sessions()
 	s.tell(n, sessions)
-	patch, err := json.Marshal(map[string]any{"status": statusOf(d, sessions, problems)})
-	if err != nil {
+	st := statusOf(d, sessions, problems)
+	patch, err1 := json.Marshal(map[string]any{"status": st})
+	essence, err2 := json.Marshal(withoutNumbers(st))
+	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("BGPNode %s: %w", s.node, err)
 	}
-	if string(patch) == s.written {
+	if string(patch) == s.written || string(essence) == s.essence && time.Since(s.at) < numbersPace {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
 	defer cancel()
-	err = s.patch(ctx, patch)
+	err := s.patch(ctx, patch)
 	if apierrors.IsNotFound(err) {
 		if err = s.create(ctx, n); err == nil {
 			err = s.patch(ctx, patch)
@@ -119,8 +133,17 @@ func (s *bgpStatus) write(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("BGPNode %s: %w", s.node, err)
 	}
-	s.written = string(patch)
+	s.written, s.essence, s.at = string(patch), string(essence), time.Now()
 	return nil
+}
+
+func withoutNumbers(st v1alpha1.BGPNodeStatus) v1alpha1.BGPNodeStatus {
+	st.Routes, st.Sessions = min(st.Routes, 1), slices.Clone(st.Sessions)
+	for i := range st.Sessions {
+		x := &st.Sessions[i]
+		x.Announced, x.Received = min(x.Announced, 1), min(x.Received, 1)
+	}
+	return st
 }
 
 func (s *bgpStatus) patch(ctx context.Context, patch []byte) error {

@@ -201,6 +201,7 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 	g.Go(func() error { return speaking.Run(ctx) })
 	g.Go(func() error { return speaking.speaker.Run(ctx) })
 	g.Go(func() error { return speaking.status.Run(ctx, events) })
+	g.Go(func() error { return speaking.writer.Run(ctx, events) })
 	g.Go(func() error {
 		return src.Run(ctx, func(c *announcer.Cluster) {
 			a.introduce(group, c)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,8 +57,12 @@ func TestWhoAnnounces(t *testing.T) {
 	w.Create(kit.Pair, "who", kit.InPool("routed"), dual)
 	addrs := w.Addresses("who")
 	w.over(addrs, all...)
+	w.known(addrs, all...)
+	w.said("BGPAnnounced", addrs[0].String(), "node-1, node-2, node-3")
+	w.said("BGPSessionUp", "node-1", "10.20.0.1")
 	w.Update("who", kit.Local)
 	w.over(addrs, "node-1", "node-2")
+	w.known(addrs, "node-1", "node-2")
 	w.cordon("node-1", true)
 	w.over(addrs, "node-2")
 	w.cordon("node-2", true) // nobody else is left: both go on
@@ -70,6 +75,47 @@ func TestWhoAnnounces(t *testing.T) {
 	w.over(addrs, "node-2")
 	w.label("node-1", `{"metadata":{"labels":{"node.kubernetes.io/exclude-from-external-load-balancers":null}}}`)
 	w.over(addrs, "node-1", "node-2")
+}
+
+// known waits until the VirtualIPs say that these nodes announce them to the peer.
+func (w *world) known(addrs []netip.Addr, want ...string) {
+	w.T.Helper()
+	for _, a := range addrs {
+		w.Eventually(fmt.Sprintf("the VirtualIP of %s to name %v", a, want), func(ctx context.Context) error {
+			v, err := w.VirtualIP(ctx, a)
+			if err != nil {
+				return err
+			}
+			var got []string
+			for _, x := range v.Status.Announcers {
+				if !slices.Equal(x.Peers, []string{"rack"}) {
+					return fmt.Errorf("%s announces it to %v", x.Node, x.Peers)
+				}
+				got = append(got, x.Node)
+			}
+			if !slices.Equal(got, want) {
+				return fmt.Errorf("it names %v", got)
+			}
+			return nil
+		})
+	}
+}
+
+// said waits for an event of the reason with all the words.
+func (w *world) said(reason string, words ...string) {
+	w.T.Helper()
+	w.Eventually("an event "+reason, func(ctx context.Context) error {
+		out, err := w.Kubectl(ctx, "get", "events", "-A", "--field-selector=reason="+reason, "-o", `jsonpath={range .items[*]}{.message}{"\n"}{end}`)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(out) {
+			if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+				return nil
+			}
+		}
+		return fmt.Errorf("none with %q: %s", words, out)
+	})
 }
 
 func (w *world) cordon(node string, unschedulable bool) {
