@@ -25,12 +25,12 @@ func Judge(peers []Peer, self string, s Subject) Verdict {
 	v := View{Self: self, Peers: peers}
 	me, known := v.peer(self)
 	switch {
-	case !known || !s.Wanted || !eligible(me, s):
+	case !known || !s.Wanted || !eligible(me, &s):
 		return Silent
 	case !me.Reluctant:
 		return Announces
 	}
-	better := func(p Peer) bool { return p.Name != self && !p.Reluctant && !p.Doubted && eligible(p, s) }
+	better := func(p Peer) bool { return p.Name != self && !p.Reluctant && !p.Doubted && eligible(p, &s) }
 	if slices.ContainsFunc(peers, better) {
 		return Withdraws
 	}

@@ -87,9 +87,8 @@ func (l *bgpLoop) Run(ctx context.Context) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
-		begin := time.Now()
-		next := l.step(logger, late)
-		rest := restAfter(time.Since(begin))
+		next, addresses := l.step(logger, late)
+		rest := restAfter(addresses)
 		timer.Reset(max(time.Until(next), rest))
 		select {
 		case <-ctx.Done():
@@ -107,13 +106,14 @@ func (l *bgpLoop) Run(ctx context.Context) error {
 	}
 }
 
-// step hands over what is desired now, and returns when to look again.
-func (l *bgpLoop) step(logger klog.Logger, late time.Time) time.Time {
+// step hands over what is desired now, and returns when to look again, and how many
+// addresses it looked at.
+func (l *bgpLoop) step(logger klog.Logger, late time.Time) (time.Time, int) {
 	now := time.Now()
 	nodes := l.peers()
 	n, ok := l.network(logger, now, late)
 	if !ok || nodes == nil {
-		return now.Add(bgpInterval / 10)
+		return now.Add(bgpInterval / 10), 0
 	}
 	d := &bgp.Desired{}
 	var problems []string
@@ -135,9 +135,9 @@ func (l *bgpLoop) step(logger klog.Logger, late time.Time) time.Time {
 	l.speaker.Set(d)
 	l.status.set(n, d, problems, l.speaker)
 	if at := now.Add(bgpInterval); next.IsZero() || at.Before(next) {
-		return at
+		return at, len(n.Addresses)
 	}
-	return next
+	return next, len(n.Addresses)
 }
 
 // network is what the API server says, or said before the agent was started if it
