@@ -175,6 +175,9 @@ func (c *Controller) Announced(v *v1alpha1.VirtualIP) bool {
 	if v.Spec.Role.HeldByNode() {
 		return heldByNode(v)
 	}
+	if v.Spec.Role == v1alpha1.RoleBGP {
+		return justWithdrawn(v)
+	}
 	if v.Spec.Router == nil {
 		return false
 	}

@@ -265,6 +265,8 @@ func detailFor(svc *corev1.Service, w want, p *poolView, inner bool) virtualip.D
 	case p.Exposure == v1alpha1.ExposureRouter:
 		d.Role = v1alpha1.RoleRouter
 		d.Router = &v1alpha1.VirtualIPRouter{Name: p.Router.Name, Forward: p.Router.Forward}
+	case p.Exposure == v1alpha1.ExposureBGP:
+		d.Role = v1alpha1.RoleBGP
 	}
 	return d
 }

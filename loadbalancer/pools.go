@@ -501,7 +501,7 @@ func viewOf(pool *v1alpha1.AddressPool) (*poolView, error) {
 	}
 	var err1, err2 error
 	v.selectors, err1 = selectorsOf(pool.Spec)
-	v.NodeSelector, v.NodePreferences, err2 = nodesOf(pool.Spec.L2)
+	v.NodeSelector, v.NodePreferences, err2 = nodesOf(pool.Spec)
 	return v, errors.Join(err1, err2)
 }
 

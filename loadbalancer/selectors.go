@@ -42,18 +42,28 @@ func selectorOf(field string, s *metav1.LabelSelector) (labels.Selector, error) 
 	return out, nil
 }
 
+func nodeSelector(field string, l *metav1.LabelSelector) (string, error) {
+	s, err := selectorOf(field, l)
+	if s == nil {
+		return "", err
+	}
+	return s.String(), nil
+}
+
 // nodesOf writes the selectors of nodes in one line each, which the node agents
 // read back. One that cannot be used is left out, and the pool gives no addresses
 // then.
-func nodesOf(l2 *v1alpha1.L2Spec) (selector string, preferences []v1alpha1.NodeWeight, err error) {
+func nodesOf(spec v1alpha1.AddressPoolSpec) (selector string, preferences []v1alpha1.NodeWeight, err error) {
+	if spec.BGP != nil {
+		selector, err = nodeSelector("bgp.nodeSelector", spec.BGP.NodeSelector)
+		return selector, nil, err
+	}
+	l2 := spec.L2
 	if l2 == nil {
 		return "", nil, nil
 	}
-	s, err := selectorOf("l2.nodeSelector", l2.NodeSelector)
+	selector, err = nodeSelector("l2.nodeSelector", l2.NodeSelector)
 	errs := []error{err}
-	if s != nil {
-		selector = s.String()
-	}
 	for i, p := range l2.NodePreferences {
 		s, err := selectorOf(fmt.Sprintf("l2.nodePreferences[%d].selector", i), &p.Selector)
 		if err != nil {

@@ -38,6 +38,17 @@ func MayAnswer(v *v1alpha1.VirtualIP) bool {
 	return v.Spec.ReleaseTime == nil || time.Since(v.Spec.ReleaseTime.Time) < holderSilence
 }
 
+// withdrawTime is how long nodes have to withdraw the routes of an address that is
+// released. They say nothing about single addresses: with many nodes that would be
+// many writes for each.
+const withdrawTime = 10 * time.Second
+
+// justWithdrawn reports whether a node may still announce an address that no Service
+// has any more.
+func justWithdrawn(v *v1alpha1.VirtualIP) bool {
+	return v.Spec.ReleaseTime != nil && time.Since(v.Spec.ReleaseTime.Time) < withdrawTime
+}
+
 // sweepLoop repairs, at intervals and at the start, what no event will repair:
 // VirtualIPs of Services that are gone without a word, and VirtualIPs that
 // somebody deleted while Services have them.

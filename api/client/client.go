@@ -44,16 +44,45 @@ type VirtualIPs interface {
 	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*v1alpha1.VirtualIP, error)
 }
 
+// BGPConfigurations reads what all BGP sessions have in common.
+type BGPConfigurations interface {
+	Create(ctx context.Context, obj *v1alpha1.BGPConfiguration, opts metav1.CreateOptions) (*v1alpha1.BGPConfiguration, error)
+	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.BGPConfigurationList, error)
+	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
+}
+
+// BGPPeers reads peers.
+type BGPPeers interface {
+	Create(ctx context.Context, obj *v1alpha1.BGPPeer, opts metav1.CreateOptions) (*v1alpha1.BGPPeer, error)
+	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.BGPPeerList, error)
+	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
+}
+
+// BGPNodes reads and writes how it stands with nodes' sessions.
+type BGPNodes interface {
+	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.BGPNodeList, error)
+	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
+	Create(ctx context.Context, obj *v1alpha1.BGPNode, opts metav1.CreateOptions) (*v1alpha1.BGPNode, error)
+	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*v1alpha1.BGPNode, error)
+}
+
 // Interface is the client of the group; Clientset and fake.Clientset have it.
 type Interface interface {
 	AddressPools() AddressPools
 	VirtualIPs() VirtualIPs
+	BGPConfigurations() BGPConfigurations
+	BGPPeers() BGPPeers
+	BGPNodes() BGPNodes
 }
 
 // Clientset talks to the API server.
 type Clientset struct {
 	pools *gentype.ClientWithList[*v1alpha1.AddressPool, *v1alpha1.AddressPoolList]
 	vips  *gentype.ClientWithList[*v1alpha1.VirtualIP, *v1alpha1.VirtualIPList]
+
+	bgpConfigurations *gentype.ClientWithList[*v1alpha1.BGPConfiguration, *v1alpha1.BGPConfigurationList]
+	bgpPeers          *gentype.ClientWithList[*v1alpha1.BGPPeer, *v1alpha1.BGPPeerList]
+	bgpNodes          *gentype.ClientWithList[*v1alpha1.BGPNode, *v1alpha1.BGPNodeList]
 }
 
 var _ Interface = (*Clientset)(nil)
@@ -86,6 +115,18 @@ func New(cfg *rest.Config) (*Clientset, error) {
 			"virtualips", rc, codec, "",
 			func() *v1alpha1.VirtualIP { return &v1alpha1.VirtualIP{} },
 			func() *v1alpha1.VirtualIPList { return &v1alpha1.VirtualIPList{} }),
+		bgpConfigurations: gentype.NewClientWithList(
+			"bgpconfigurations", rc, codec, "",
+			func() *v1alpha1.BGPConfiguration { return &v1alpha1.BGPConfiguration{} },
+			func() *v1alpha1.BGPConfigurationList { return &v1alpha1.BGPConfigurationList{} }),
+		bgpPeers: gentype.NewClientWithList(
+			"bgppeers", rc, codec, "",
+			func() *v1alpha1.BGPPeer { return &v1alpha1.BGPPeer{} },
+			func() *v1alpha1.BGPPeerList { return &v1alpha1.BGPPeerList{} }),
+		bgpNodes: gentype.NewClientWithList(
+			"bgpnodes", rc, codec, "",
+			func() *v1alpha1.BGPNode { return &v1alpha1.BGPNode{} },
+			func() *v1alpha1.BGPNodeList { return &v1alpha1.BGPNodeList{} }),
 	}, nil
 }
 
@@ -94,6 +135,36 @@ func (c *Clientset) AddressPools() AddressPools { return c.pools }
 
 // VirtualIPs returns the client for virtual IPs.
 func (c *Clientset) VirtualIPs() VirtualIPs { return c.vips }
+
+// BGPConfigurations returns the client for BGP configurations.
+func (c *Clientset) BGPConfigurations() BGPConfigurations { return c.bgpConfigurations }
+
+// BGPPeers returns the client for BGP peers.
+func (c *Clientset) BGPPeers() BGPPeers { return c.bgpPeers }
+
+// BGPNodes returns the client for the BGP state of nodes.
+func (c *Clientset) BGPNodes() BGPNodes { return c.bgpNodes }
+
+// NewBGPConfigurationInformer makes an informer of all BGP configurations. The caller runs it.
+func NewBGPConfigurationInformer(c Interface, resync time.Duration) cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformer(
+		listWatch(c, c.BGPConfigurations().List, c.BGPConfigurations().Watch),
+		&v1alpha1.BGPConfiguration{}, resync, cache.Indexers{})
+}
+
+// NewBGPPeerInformer makes an informer of all BGP peers. The caller runs it.
+func NewBGPPeerInformer(c Interface, resync time.Duration) cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformer(
+		listWatch(c, c.BGPPeers().List, c.BGPPeers().Watch),
+		&v1alpha1.BGPPeer{}, resync, cache.Indexers{})
+}
+
+// NewBGPNodeInformer makes an informer of the BGP state of all nodes. The caller runs it.
+func NewBGPNodeInformer(c Interface, resync time.Duration) cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformer(
+		listWatch(c, c.BGPNodes().List, c.BGPNodes().Watch),
+		&v1alpha1.BGPNode{}, resync, cache.Indexers{})
+}
 
 // NewAddressPoolInformer makes an informer of all pools. The caller runs it.
 func NewAddressPoolInformer(c Interface, resync time.Duration) cache.SharedIndexInformer {

@@ -21,7 +21,7 @@ const (
 )
 
 // Exposure says how the addresses of a pool are made reachable.
-// +kubebuilder:validation:Enum=L2;Router
+// +kubebuilder:validation:Enum=L2;Router;BGP
 type Exposure string
 
 const (
@@ -31,6 +31,9 @@ const (
 	// ExposureRouter: the pool's network is on the outer leg of a virtual
 	// router, which holds the addresses and translates them.
 	ExposureRouter Exposure = "Router"
+	// ExposureBGP: the pool's network is routed to the nodes; all that are
+	// eligible announce the addresses to their BGP peers.
+	ExposureBGP Exposure = "BGP"
 )
 
 // Forward says how a router brings traffic for a public address to the pods.
@@ -116,6 +119,7 @@ type AddressPool struct {
 //
 // +kubebuilder:validation:XValidation:rule="(self.exposure == 'Router') == has(self.router)",message="spec.router is required with exposure Router, and only there"
 // +kubebuilder:validation:XValidation:rule="!has(self.l2) || self.exposure == 'L2'",message="spec.l2 is only for exposure L2"
+// +kubebuilder:validation:XValidation:rule="!has(self.bgp) || self.exposure == 'BGP'",message="spec.bgp is only for exposure BGP"
 // +kubebuilder:validation:XValidation:rule="self.network == oldSelf.network",message="spec.network cannot be changed: make a new pool and move the Services to it"
 // +kubebuilder:validation:XValidation:rule="(has(self.reservation) ? self.reservation : 'child') == (has(oldSelf.reservation) ? oldSelf.reservation : 'child')",message="spec.reservation cannot be changed: make a new pool and move the Services to it"
 // +kubebuilder:validation:XValidation:rule="!(has(self.l2) && has(self.l2.guard) && self.l2.guard == 'alias' && has(self.reservation) && self.reservation == 'none')",message="spec.l2.guard alias needs a reservation: leave out spec.reservation none"
@@ -213,6 +217,10 @@ type AddressPoolSpec struct {
 	// Router names the virtual router of exposure Router.
 	// +optional
 	Router *RouterSpec `json:"router,omitempty"`
+
+	// BGP tunes exposure BGP.
+	// +optional
+	BGP *BGPSpec `json:"bgp,omitempty"`
 }
 
 // NetworkReference names one OpenNebula virtual network.

@@ -14,6 +14,9 @@ func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&AddressPool{}, &AddressPoolList{},
 		&VirtualIP{}, &VirtualIPList{},
+		&BGPConfiguration{}, &BGPConfigurationList{},
+		&BGPPeer{}, &BGPPeerList{},
+		&BGPNode{}, &BGPNodeList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

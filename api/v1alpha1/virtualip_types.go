@@ -45,7 +45,7 @@ const (
 )
 
 // Role is what an address is for.
-// +kubebuilder:validation:Enum=L2;Router;Inner
+// +kubebuilder:validation:Enum=L2;Router;Inner;BGP
 type Role string
 
 const (
@@ -56,9 +56,11 @@ const (
 	// RoleInner: the private address behind a RoleRouter address of the same
 	// Service with forward VIP, held by a node.
 	RoleInner Role = "Inner"
+	// RoleBGP: published, announced by all nodes that may.
+	RoleBGP Role = "BGP"
 )
 
-// HeldByNode reports whether node agents hold addresses of this role.
+// HeldByNode reports whether one node at a time holds addresses of this role.
 func (r Role) HeldByNode() bool { return r == RoleL2 || r == RoleInner }
 
 // VirtualIP is one allocated address. It is named after the address, so that
@@ -76,6 +78,7 @@ func (r Role) HeldByNode() bool { return r == RoleL2 || r == RoleInner }
 // +kubebuilder:printcolumn:name="Role",type=string,JSONPath=`.spec.role`
 // +kubebuilder:printcolumn:name="Holder",type=string,JSONPath=`.status.holder.name`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Announcers",type=string,JSONPath=`.status.announcers[*].node`,priority=1
 // +kubebuilder:printcolumn:name="OnHold",type=string,JSONPath=`.status.conditions[?(@.type=="OnHold")].status`,priority=1
 // +kubebuilder:printcolumn:name="KeptFor",type=string,JSONPath=`.spec.retain.name`,priority=1
 // +kubebuilder:printcolumn:name="KeptUntil",type=string,JSONPath=`.spec.retain.until`,priority=1
@@ -135,7 +138,7 @@ type VirtualIPSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	Interfaces []string `json:"interfaces,omitempty"`
-	// NodeSelector is copied from the pool, see L2Spec, written like "a=b,!c".
+	// NodeSelector is copied from the pool, see L2Spec and BGPSpec, written like "a=b,!c".
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	NodeSelector string `json:"nodeSelector,omitempty"`
@@ -272,7 +275,7 @@ type VirtualIPRouter struct {
 }
 
 // VirtualIPStatus has two writers: the cloud-controller-manager writes all but
-// Holder and the condition AddressConflict, which node agents write. Both patch
+// Holder, Announcers and the condition AddressConflict, which node agents write. Both patch
 // their own fields only.
 type VirtualIPStatus struct {
 	// Phase of the address' life.
@@ -282,6 +285,14 @@ type VirtualIPStatus struct {
 	// +optional
 	// +nullable
 	Holder *Holder `json:"holder,omitempty"`
+	// Announcers are the nodes that announce the address to BGP peers (role BGP),
+	// sorted. When many addresses change at once it takes a while until all say so.
+	// +optional
+	// +nullable
+	// +listType=map
+	// +listMapKey=node
+	// +kubebuilder:validation:MaxItems=5000
+	Announcers []Announcer `json:"announcers,omitempty"`
 	// Router tells how far the router is (role Router).
 	// +optional
 	Router *RouterState `json:"router,omitempty"`
@@ -305,6 +316,15 @@ type Holder struct {
 	Since metav1.MicroTime `json:"since"`
 	// Epoch counts the takeovers of the address; the higher claim wins.
 	Epoch int64 `json:"epoch"`
+}
+
+// Announcer is a node that announces an address.
+type Announcer struct {
+	// Node is the name of the node.
+	Node string `json:"node"`
+	// Peers are the names of the BGPPeers that get the address from it, sorted.
+	// +listType=set
+	Peers []string `json:"peers"`
 }
 
 // RouterState is what the router last acknowledged for an address.

@@ -1,6 +1,7 @@
-// Command onelb-node holds load balancer addresses on the node it runs on. It
-// runs on every node, in the node's network, with the capabilities NET_ADMIN and
-// NET_RAW.
+// Command onelb-node holds load balancer addresses on the node it runs on, and
+// announces others to BGP routers. It runs on every node, in the node's network,
+// with the capabilities NET_ADMIN and NET_RAW, and NET_BIND_SERVICE to listen on
+// port 179.
 package main
 
 import (

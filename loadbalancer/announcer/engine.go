@@ -74,7 +74,7 @@ type Memory interface {
 	SetHeld(map[netip.Addr]Holding)
 }
 
-// Options of New. All are required.
+// Options of New. All are required but where they say otherwise.
 type Options struct {
 	// Node is the name of this node.
 	Node string
@@ -93,6 +93,8 @@ type Options struct {
 	Reporter Reporter
 	Memory   Memory
 	Metrics  *Metrics
+	// PeersChanged is called when Peers has something new. It must not block. Optional.
+	PeersChanged func()
 }
 
 // RestartLifetime is what an orderly end leaves the addresses with: time for
@@ -124,6 +126,7 @@ type Engine struct {
 	holds    atomic.Int64 // how many addresses this node has
 	stepped  atomic.Pointer[time.Time]
 	interest sync.Map // netip.Addr: sightings of other addresses are not handed over
+	shown    peersView
 
 	// The rest belongs to Run.
 	logger     klog.Logger
@@ -189,7 +192,7 @@ func New(o Options) (*Engine, error) {
 	return &Engine{
 		o: o, restart: max(RestartLifetime, 3*o.Lifetime),
 		updates: make(chan update, 1), inbox: newInbox(), links: make(chan struct{}, 1),
-		nudged:  make(chan struct{}, 1),
+		nudged: make(chan struct{}, 1), shown: peersView{changed: o.PeersChanged},
 		cluster: &Cluster{}, linkSince: map[int]linkState{}, entries: map[netip.Addr]*entry{}, controls: map[int]*control{}, macs: map[string]string{}, states: map[string]member.State{}, scouts: map[string]int{},
 	}, nil
 }

@@ -105,6 +105,7 @@ func (e *Engine) observe(now time.Time) {
 		e.peers = append(e.peers, Peer{Name: name, Live: true, Excluded: true})
 	}
 	slices.SortFunc(e.peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
+	e.shown.publish(e.peers)
 	e.o.Metrics.peers.Set(float64(len(others) - len(doubted)))
 	e.judged = e.damper.next(now)
 }

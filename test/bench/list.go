@@ -26,6 +26,9 @@ func measurements() []measurement {
 		{[]column{{"failover_delay_loss_moves", "moves in 10 min"}}, 15 * time.Minute, measureDelayLoss},
 		{[]column{{"failover_starved_moves", "moves in 10 min"}}, 30 * time.Minute, measureStarved},
 		{[]column{{"failover_flapping_moves", "moves in 5 min"}}, 10 * time.Minute, measureFlapping},
+		{[]column{
+			{"bgp_spread", "worst node's share over the mean"}, {"bgp_restart", "ms"}, {"bgp_failover_hold", "ms"}, {"bgp_failover_bfd", "ms"},
+		}, 40 * time.Minute, measureBGP},
 		{[]column{{"router_apply_10000", "ms"}, {"router_add_one", "ms"}, {"router_add_one_push", "ms"}, {"router_rss_10000x10", "MiB"}}, 5 * time.Minute, measureRouterApply},
 		{pathRows(), 10 * time.Minute, measurePaths},
 		{[]column{

@@ -74,10 +74,13 @@ func crds(root string) (string, error) {
 		for _, version := range crd.Spec.Versions {
 			schema := version.Schema.OpenAPIV3Schema
 			fmt.Fprintf(&out, "\n## %s (%s/%s)\n\n%s\n\n", crd.Spec.Names.Kind, crd.Spec.Group, version.Name, unwrap(schema.Description))
-			fmt.Fprintf(&out, "Short names: %s.\n\n", strings.Join(crd.Spec.Names.ShortNames, ", "))
+			if short := crd.Spec.Names.ShortNames; len(short) > 0 {
+				fmt.Fprintf(&out, "Short names: %s.\n\n", strings.Join(short, ", "))
+			}
 			for _, top := range []string{"spec", "status"} {
-				field := schema.Properties[top]
-				out.WriteString(table(fieldRows(top, field), "field", "type", "meaning") + "\n")
+				if rows := fieldRows(top, schema.Properties[top]); len(rows) > 0 {
+					out.WriteString(table(rows, "field", "type", "meaning") + "\n")
+				}
 			}
 		}
 	}

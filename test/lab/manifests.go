@@ -10,7 +10,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/ptr"
 
@@ -19,6 +18,9 @@ import (
 
 // gossipSecret holds the key of the node agents' gossip; the CCM makes it.
 const gossipSecret = "onelb-gossip"
+
+// bgpSecret holds the passwords of BGP peers; the operator makes it.
+const bgpSecret = "onelb-bgp"
 
 // ApplyManifests applies the kustomize base as an operator does and returns when
 // the API serves the custom resources. Applying it again is harmless. The
@@ -32,7 +34,8 @@ func (l *Lab) ApplyManifests(ctx context.Context) error {
 		return err
 	}
 	_, err = l.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout="+l.scaled(30*time.Second).String(),
-		"crd/addresspools.onelb.io", "crd/virtualips.onelb.io")
+		"crd/addresspools.onelb.io", "crd/virtualips.onelb.io",
+		"crd/bgpconfigurations.onelb.io", "crd/bgppeers.onelb.io", "crd/bgpnodes.onelb.io")
 	return err
 }
 
@@ -62,11 +65,16 @@ func (l *Lab) gossipKeyFile(n *Node) string {
 	return l.path("nodes", n.ShortName(), "gossip", "key")
 }
 
-// mountGossipKey keeps the nodes' files equal to the Secret, as kubelets do with a
-// mounted one: from when it exists, and again whenever it changes.
-func (l *Lab) mountGossipKey(ctx context.Context) {
+// bgpPasswordDir is where a node has the passwords of BGP peers mounted.
+func (l *Lab) bgpPasswordDir(n *Node) string {
+	return l.path("nodes", n.ShortName(), "bgp")
+}
+
+// mountSecrets keeps the nodes' files equal to the Secrets, as kubelets do with
+// mounted ones: from when they exist, and again whenever they change.
+func (l *Lab) mountSecrets(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := l.watchGossipKey(ctx); err != nil && ctx.Err() == nil {
+		if err := l.watchSecrets(ctx); err != nil && ctx.Err() == nil {
 			select { // the API server is away
 			case <-ctx.Done():
 			case <-time.After(time.Second):
@@ -75,10 +83,8 @@ func (l *Lab) mountGossipKey(ctx context.Context) {
 	}
 }
 
-func (l *Lab) watchGossipKey(ctx context.Context) error {
-	w, err := l.client.CoreV1().Secrets(SystemNamespace).Watch(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector("metadata.name", gossipSecret).String(),
-	})
+func (l *Lab) watchSecrets(ctx context.Context) error {
+	w, err := l.client.CoreV1().Secrets(SystemNamespace).Watch(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
@@ -86,19 +92,30 @@ func (l *Lab) watchGossipKey(ctx context.Context) error {
 	for event := range w.ResultChan() {
 		secret, ok := event.Object.(*corev1.Secret)
 		if !ok {
-			return fmt.Errorf("watch of Secret %s: %v", gossipSecret, event.Object)
-		}
-		key := secret.Data["key"]
-		if len(key) == 0 {
-			continue
+			return fmt.Errorf("watch of Secrets: %v", event.Object)
 		}
 		var errs []error
 		for _, n := range l.nodes {
-			errs = append(errs, writeFileAtomic(l.gossipKeyFile(n), key))
+			errs = append(errs, l.mount(n, secret))
 		}
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// mount writes what a node has of a Secret.
+func (l *Lab) mount(n *Node, secret *corev1.Secret) error {
+	switch key := secret.Data["key"]; {
+	case secret.Name == gossipSecret && len(key) > 0:
+		return writeFileAtomic(l.gossipKeyFile(n), key)
+	case secret.Name == bgpSecret:
+		var errs []error
+		for name, content := range secret.Data {
+			errs = append(errs, writeFileAtomic(filepath.Join(l.bgpPasswordDir(n), name), content))
+		}
+		return errors.Join(errs...)
 	}
 	return nil
 }

@@ -108,7 +108,7 @@ func (l *Lab) startKubernetesPrograms(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.goInside(l.mountGossipKey)
+	l.goInside(l.mountSecrets)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return l.startUnit(ctx, l.control, l.ccm, fmt.Sprintf("https://%s:%d/healthz", ControlAddr, ccmPort))
@@ -151,7 +151,7 @@ func (l *Lab) describePrograms() {
 		name := n.ShortName()
 		n.agent = l.unit(n.Host, nodeProgram+"-"+name, l.program(nodeProgram),
 			"--node-name="+name, "--kubeconfig="+l.path(nodeAccount+".kubeconfig"),
-			"--gossip-key-file="+l.gossipKeyFile(n), "--gossip-port=7947",
+			"--gossip-key-file="+l.gossipKeyFile(n), "--gossip-port=7947", "--bgp-password-dir="+l.bgpPasswordDir(n),
 			"--state-dir="+l.path("state", name), "--metrics-address="+AgentMetrics,
 			"--address-lifetime="+l.options.AddressLifetime.String(), "--daemonset="+SystemNamespace+"/onelb-node", "--v=2")
 	}

@@ -36,6 +36,7 @@ var direction = []struct {
 // Several lines for one package allow several directories.
 var sole = []struct{ pkg, dir, reason string }{
 	{goca, "provider/one", "deadlines, the number of connections and OpenNebula's error codes are handled in one place"},
+	{"github.com/osrg/gobgp", "loadbalancer/bgp", "one package knows the library's traps, and the rest stays testable without it"},
 	{"github.com/google/nftables", "loadbalancer/router/nft", "one package for each table owns it alone, and the rest stays testable without it"},
 	{"github.com/google/nftables", "loadbalancer/announcer/arpfilter", "one package for each table owns it alone, and the rest stays testable without it"},
 }

@@ -35,6 +35,11 @@ var permissions = []string{
 	"onelb:node discovery.k8s.io/endpointslices: get list watch",
 	"onelb:node onelb.io/virtualips: get list watch",
 	"onelb:node onelb.io/virtualips/status: patch",
+	"onelb:node onelb.io/addresspools: list watch",
+	"onelb:node onelb.io/bgpconfigurations: list watch",
+	"onelb:node onelb.io/bgppeers: list watch",
+	"onelb:node onelb.io/bgpnodes: create list watch",
+	"onelb:node onelb.io/bgpnodes/status: patch",
 }
 
 // lines writes the rules of a role in the form of permissions.

@@ -97,6 +97,43 @@ func (c *Clientset) VirtualIPs() client.VirtualIPs {
 		})
 }
 
+// BGPConfigurations returns the client for BGP configurations.
+func (c *Clientset) BGPConfigurations() client.BGPConfigurations {
+	return gentype.NewFakeClientWithList(&c.Fake, "",
+		v1alpha1.GroupVersion.WithResource("bgpconfigurations"), v1alpha1.GroupVersion.WithKind("BGPConfiguration"),
+		func() *v1alpha1.BGPConfiguration { return &v1alpha1.BGPConfiguration{} },
+		func() *v1alpha1.BGPConfigurationList { return &v1alpha1.BGPConfigurationList{} },
+		func(dst, src *v1alpha1.BGPConfigurationList) { dst.ListMeta = src.ListMeta },
+		func(l *v1alpha1.BGPConfigurationList) []*v1alpha1.BGPConfiguration {
+			return gentype.ToPointerSlice(l.Items)
+		},
+		func(l *v1alpha1.BGPConfigurationList, items []*v1alpha1.BGPConfiguration) {
+			l.Items = gentype.FromPointerSlice(items)
+		})
+}
+
+// BGPPeers returns the client for BGP peers.
+func (c *Clientset) BGPPeers() client.BGPPeers {
+	return gentype.NewFakeClientWithList(&c.Fake, "",
+		v1alpha1.GroupVersion.WithResource("bgppeers"), v1alpha1.GroupVersion.WithKind("BGPPeer"),
+		func() *v1alpha1.BGPPeer { return &v1alpha1.BGPPeer{} },
+		func() *v1alpha1.BGPPeerList { return &v1alpha1.BGPPeerList{} },
+		func(dst, src *v1alpha1.BGPPeerList) { dst.ListMeta = src.ListMeta },
+		func(l *v1alpha1.BGPPeerList) []*v1alpha1.BGPPeer { return gentype.ToPointerSlice(l.Items) },
+		func(l *v1alpha1.BGPPeerList, items []*v1alpha1.BGPPeer) { l.Items = gentype.FromPointerSlice(items) })
+}
+
+// BGPNodes returns the client for the BGP state of nodes.
+func (c *Clientset) BGPNodes() client.BGPNodes {
+	return gentype.NewFakeClientWithList(&c.Fake, "",
+		v1alpha1.GroupVersion.WithResource("bgpnodes"), v1alpha1.GroupVersion.WithKind("BGPNode"),
+		func() *v1alpha1.BGPNode { return &v1alpha1.BGPNode{} },
+		func() *v1alpha1.BGPNodeList { return &v1alpha1.BGPNodeList{} },
+		func(dst, src *v1alpha1.BGPNodeList) { dst.ListMeta = src.ListMeta },
+		func(l *v1alpha1.BGPNodeList) []*v1alpha1.BGPNode { return gentype.ToPointerSlice(l.Items) },
+		func(l *v1alpha1.BGPNodeList, items []*v1alpha1.BGPNode) { l.Items = gentype.FromPointerSlice(items) })
+}
+
 // react does what the API server does and the tracker does not: versions,
 // conflicts, finalizers.
 func (c *Clientset) react(a testing.Action) (bool, runtime.Object, error) {

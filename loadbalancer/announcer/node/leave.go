@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/loadbalancer/announcer"
+	"github.com/onelb/onelb/loadbalancer/bgp"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 
 // leave hands the addresses over if the agent ends for good. It is called when the
 // agent has been told to end, while all of it still works.
-func (a *Agent) leave(ctx context.Context, src *source, engine *announcer.Engine) {
+func (a *Agent) leave(ctx context.Context, src *source, engine *announcer.Engine, speaker *bgp.Speaker) {
 	why := a.forGood(ctx, src)
 	if why == "" {
 		return
@@ -35,7 +37,10 @@ func (a *Agent) leave(ctx context.Context, src *source, engine *announcer.Engine
 	logger.Info("Ending for good; handing over addresses", "why", why)
 	ctx, cancel := context.WithTimeout(ctx, relieveTime)
 	defer cancel()
-	engine.HandOver(ctx)
+	var both sync.WaitGroup
+	both.Go(func() { speaker.Leave(ctx) })
+	both.Go(func() { engine.HandOver(ctx) })
+	both.Wait()
 	logger.Info("Ending now", "relieved", ctx.Err() == nil)
 }
 

@@ -37,6 +37,8 @@ type Options struct {
 	// or no longer wants it on this node, the agent hands its addresses over first.
 	// Empty: each end counts as the beginning of a restart.
 	DaemonSet string
+	// BGPPasswordDir holds the passwords of BGP peers, a file for each key.
+	BGPPasswordDir string
 	// Enter runs a function in the network namespace to work in. Nil: the
 	// program's own.
 	Enter func(func() error) error
@@ -56,6 +58,7 @@ func Defaults() Options {
 		DrainCordoned:   true,
 		Even:            true,
 		KubeProxyHealth: "127.0.0.1:10256",
+		BGPPasswordDir:  "/etc/onelb/bgp",
 	}
 }
 
@@ -66,6 +69,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.GossipKeyFile, "gossip-key-file", o.GossipKeyFile, "file with the 32-byte key that the agents share; it may appear late")
 	fs.IntVar(&o.GossipPort, "gossip-port", o.GossipPort, "port for gossip between the agents, UDP and TCP, on the node's InternalIP")
 	fs.StringVar(&o.StateDir, "state-dir", o.StateDir, "directory for what a restarted agent must know")
+	fs.StringVar(&o.BGPPasswordDir, "bgp-password-dir", o.BGPPasswordDir, "directory with the passwords of BGP peers, a file for each key of the Secret; it may appear late")
 	fs.StringVar(&o.MetricsAddress, "metrics-address", o.MetricsAddress, "address of /metrics, /healthz and /readyz; empty: off")
 	fs.DurationVar(&o.AddressLifetime, "address-lifetime", o.AddressLifetime, "how long the kernel keeps an address that is not renewed; whole seconds, 1s to 60s")
 	fs.BoolVar(&o.DrainCordoned, "drain-cordoned", o.DrainCordoned, "hand over the addresses of a node when it is cordoned, which is how a drain begins; the same on all nodes")

@@ -95,10 +95,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(a.kube.Events(ctx))
-	reporter := newStatus(a.o.NodeName, a.onelb.VirtualIPs(), src.virtualIP,
-		broadcaster.NewRecorder(kubeTypes, corev1.EventSource{Component: component, Host: a.o.NodeName}))
+	events := broadcaster.NewRecorder(kubeTypes, corev1.EventSource{Component: component, Host: a.o.NodeName})
+	reporter := newStatus(a.o.NodeName, a.onelb.VirtualIPs(), src.virtualIP, events)
 
-	err = a.run(ctx, table, src, state, reporter)
+	err = a.run(ctx, table, src, state, reporter, events)
 	return errors.Join(err, state.flush())
 }
 
@@ -108,7 +108,7 @@ func (s *source) virtualIP(name string) (*v1alpha1.VirtualIP, bool) {
 	return v, found && ok && err == nil
 }
 
-func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *store, reporter *status) error {
+func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *store, reporter *status, events record.EventRecorder) error {
 	metrics, err := announcer.NewMetrics(a.registry)
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -150,9 +150,14 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 			}
 		},
 	})
+	speaking, err := a.newBGPLoop(src, state, func() []announcer.Peer { return engine.Peers() }, a.registry)
+	if err != nil {
+		return fmt.Errorf("set up BGP: %w", err)
+	}
 	engine, err = announcer.New(announcer.Options{
 		Node: a.o.NodeName, Lifetime: a.o.AddressLifetime, Even: a.o.Even, Kernel: table, Wire: w, Filter: filter, Group: group,
 		Changed: group.Changed(), Reporter: reporter, Memory: state, Metrics: metrics,
+		PeersChanged: speaking.nudge,
 	})
 	if err != nil {
 		return err
@@ -174,7 +179,7 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		select {
 		case <-ctx.Done():
 		case <-told.Done():
-			a.leave(ctx, src, engine)
+			a.leave(ctx, src, engine, speaking.speaker)
 		}
 		return nil
 	})
@@ -192,11 +197,17 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 		g.Go(func() error { return a.watchProxy(ctx, engine.SetUnwell) })
 	}
 	g.Go(func() error { return reporter.Run(ctx) })
+	g.Go(func() error { return speaking.src.Run(ctx) })
+	g.Go(func() error { return speaking.Run(ctx) })
+	g.Go(func() error { return speaking.speaker.Run(ctx) })
+	g.Go(func() error { return speaking.status.Run(ctx, events) })
+	g.Go(func() error { return speaking.writer.Run(ctx, events) })
 	g.Go(func() error {
 		return src.Run(ctx, func(c *announcer.Cluster) {
 			a.introduce(group, c)
 			engine.SetCluster(c)
 			state.setCluster(c)
+			speaking.nudge()
 		}, func() { remembered(true) })
 	})
 	g.Go(func() error {

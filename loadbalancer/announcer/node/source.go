@@ -158,14 +158,17 @@ func (s *source) build(logger klog.Logger) *announcer.Cluster {
 	s.mu.Lock()
 	s.local = local // before the EndpointSlices are read: a later one wakes Run again
 	s.mu.Unlock()
-	return translate(logger, s.cordoned, list[*corev1.Node](s.nodes), vips,
-		func(namespace, service string) []*discoveryv1.EndpointSlice {
-			found, err := s.endpoints.GetIndexer().ByIndex(serviceIndex, namespace+"/"+service)
-			if err != nil {
-				logger.Error(err, "Could not look up EndpointSlices")
-			}
-			return cast[*discoveryv1.EndpointSlice](found)
-		})
+	return translate(logger, s.cordoned, list[*corev1.Node](s.nodes), vips, s.slicesOf(logger))
+}
+
+func (s *source) slicesOf(logger klog.Logger) slicesOf {
+	return func(namespace, service string) []*discoveryv1.EndpointSlice {
+		found, err := s.endpoints.GetIndexer().ByIndex(serviceIndex, namespace+"/"+service)
+		if err != nil {
+			logger.Error(err, "Could not look up EndpointSlices")
+		}
+		return cast[*discoveryv1.EndpointSlice](found)
+	}
 }
 
 func list[T any](i cache.SharedIndexInformer) []T { return cast[T](i.GetStore().List()) }

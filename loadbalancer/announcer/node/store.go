@@ -23,6 +23,7 @@ import (
 const (
 	clusterFile = "cluster.json"
 	heldFile    = "held.json"
+	networkFile = "bgp.json"
 	// saveInterval bounds how often the disk is written.
 	saveInterval = time.Second
 )
@@ -35,6 +36,7 @@ type store struct {
 	changed chan struct{}
 
 	cluster *announcer.Cluster // as read at start
+	network *network           // as read at start
 
 	mu    sync.Mutex // guards the rest
 	held  map[netip.Addr]announcer.Holding
@@ -51,10 +53,10 @@ func openStore(dir string, logger klog.Logger) (*store, error) {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	s := &store{
-		dir: dir, changed: make(chan struct{}, 1), cluster: &announcer.Cluster{},
+		dir: dir, changed: make(chan struct{}, 1), cluster: &announcer.Cluster{}, network: &network{},
 		held: map[netip.Addr]announcer.Holding{}, files: map[string]any{}, disk: map[string][]byte{},
 	}
-	for name, into := range map[string]any{clusterFile: s.cluster, heldFile: &s.held} {
+	for name, into := range map[string]any{clusterFile: s.cluster, heldFile: &s.held, networkFile: s.network} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -89,6 +91,9 @@ func (s *store) SetHeld(held map[netip.Addr]announcer.Holding) {
 
 // setCluster keeps what the API server said. The cluster must not be changed any more.
 func (s *store) setCluster(c *announcer.Cluster) { s.set(clusterFile, c) }
+
+// setNetwork does the same with what is about BGP.
+func (s *store) setNetwork(n *network) { s.set(networkFile, n) }
 
 func (s *store) set(name string, value any) {
 	s.mu.Lock()

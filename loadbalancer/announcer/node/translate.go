@@ -31,17 +31,28 @@ func translate(logger klog.Logger, cordoned bool, nodes []*corev1.Node, vips []*
 		if !v.Spec.Role.HeldByNode() {
 			continue
 		}
-		a, err := netip.ParseAddr(v.Spec.Address)
-		if err != nil {
-			logger.Error(err, "Ignored a VirtualIP without a usable address", "virtualIP", v.Name)
-			continue
+		if out, ok := pick.address(v, endpoints); ok {
+			c.Addresses = append(c.Addresses, out)
 		}
-		out := translateAddress(a, v, endpoints)
-		pick.choose(&out, v)
-		c.Addresses = append(c.Addresses, out)
 	}
 	slices.SortFunc(c.Addresses, func(a, b announcer.Address) int { return a.Address.Compare(b.Address) })
 	return c
+}
+
+// translatePooled does the same with the addresses that nodes announce with BGP.
+func translatePooled(logger klog.Logger, nodes []*corev1.Node, vips []*v1alpha1.VirtualIP, endpoints slicesOf) []pooled {
+	var all []pooled
+	pick := picker{logger: logger, nodes: nodes, known: map[string][]string{}}
+	for _, v := range vips {
+		if v.Spec.Role != v1alpha1.RoleBGP || len(v.Spec.Services) == 0 {
+			continue
+		}
+		if out, ok := pick.address(v, endpoints); ok {
+			all = append(all, pooled{out, v.Spec.Pool})
+		}
+	}
+	slices.SortFunc(all, func(a, b pooled) int { return a.Address.Address.Compare(b.Address.Address) })
+	return all
 }
 
 // taintAutoscaler is on nodes that the cluster autoscaler is about to remove;
@@ -100,6 +111,18 @@ type picker struct {
 	logger klog.Logger
 	nodes  []*corev1.Node
 	known  map[string][]string
+}
+
+// address translates a VirtualIP; false: it has no usable address.
+func (p picker) address(v *v1alpha1.VirtualIP, endpoints slicesOf) (announcer.Address, bool) {
+	a, err := netip.ParseAddr(v.Spec.Address)
+	if err != nil {
+		p.logger.Error(err, "Ignored a VirtualIP without a usable address", "virtualIP", v.Name)
+		return announcer.Address{}, false
+	}
+	out := translateAddress(a, v, endpoints)
+	p.choose(&out, v)
+	return out, true
 }
 
 // choose takes in which nodes the pool names and prefers.

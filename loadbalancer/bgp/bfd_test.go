@@ -1,0 +1,66 @@
+package bgp
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// TestBFD: a peer that is silent is found long before its hold time, by either side.
+func TestBFD(t *testing.T) {
+	f := frr(t, "bfd 5 300 300")
+	n := newNode(0)
+	n.desired.Peers[0].BFDInterval, n.desired.Peers[0].BFDMultiplier = 300*time.Millisecond, 5
+	n.routes(&Attributes{}, "203.0.113.7/32")
+	n.start(t, false)
+	hops(t, f, "203.0.113.7/32", "10.79.0.11")
+	eventually(t, "BFD is up", func() string {
+		if s := n.session(); s.BFD != "Up" || !s.Up() {
+			return fmt.Sprintf("%+v", s)
+		}
+		return ""
+	})
+	link := func(up bool) {
+		must(t, routerNS.Do(func() error {
+			l, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			if up {
+				return netlink.LinkSetUp(l)
+			}
+			return netlink.LinkSetDown(l)
+		}))
+	}
+	link(false)
+	// Without BFD it would take the hold time, 90 s, which is more than the patience.
+	eventually(t, "this side knows", func() string {
+		if s := n.session(); s.Up() || !strings.Contains(s.LastError, "session") {
+			return fmt.Sprintf("%+v", s)
+		}
+		return ""
+	})
+	hops(t, f, "203.0.113.7/32")
+	link(true)
+	must(t, configureAgain())
+	hops(t, f, "203.0.113.7/32", "10.79.0.11")
+}
+
+// configureAgain gives the router its IPv6 address back, which goes with the link.
+func configureAgain() error {
+	return routerNS.Do(func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		a, err := netlink.ParseAddr(router6.String() + "/64")
+		if err != nil {
+			return err
+		}
+		a.Flags = 0x02
+		return netlink.AddrReplace(l, a)
+	})
+}

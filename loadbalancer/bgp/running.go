@@ -1,0 +1,246 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/server"
+	"k8s.io/klog/v2"
+)
+
+// batch is how many routes are handed over at once: sessions are not served
+// meanwhile.
+const batch = 500
+
+// running is a server of GoBGP and what it was told.
+type running struct {
+	server *server.BgpServer
+	end    context.CancelFunc // of the watch
+	global Global
+	peers  map[string]Peer // by name, as they were accepted
+	routes map[netip.Prefix]*Attributes
+	groups groups
+	rules  *rules // nil: none yet
+}
+
+// start starts a server without peers.
+func start(ctx context.Context, g Global, w *watch, logger klog.Logger) (*running, error) {
+	r := &running{
+		server: server.NewBgpServer(server.LoggerOption(newLogger(logger, w), nil)),
+		global: g, peers: map[string]Peer{}, routes: map[netip.Prefix]*Attributes{}, groups: groups{},
+	}
+	go r.server.Serve()
+	watching, end := context.WithCancel(ctx)
+	r.end = end
+	err := r.server.StartBgp(ctx, &api.StartBgpRequest{Global: globalConfig(g)})
+	if err == nil {
+		err = r.server.WatchEvent(watching, server.WatchEventMessageCallbacks{OnPeerUpdate: w.event}, server.WatchPeer())
+	}
+	if err != nil {
+		r.stop(ctx, false)
+		return nil, fmt.Errorf("start BGP: %w", err)
+	}
+	return r, nil
+}
+
+func globalConfig(g Global) *api.Global {
+	c := &api.Global{Asn: g.ASN, RouterId: g.RouterID.String(), ListenPort: -1}
+	if g.ListenPort > 0 {
+		c.ListenPort = int32(g.ListenPort)
+		for _, a := range g.NextHops {
+			if a.IsValid() {
+				c.ListenAddresses = append(c.ListenAddresses, a.String())
+			}
+		}
+	}
+	return c
+}
+
+// stop ends the server. graceful: peers that agreed on graceful restart hear no
+// word, and keep the routes.
+func (r *running) stop(ctx context.Context, graceful bool) {
+	// The only error is that it does not run.
+	_ = r.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: graceful})
+	r.server.Stop() // ends BFD, which StopBgp does not
+	r.end()
+}
+
+// apply brings the server in line with what is desired. It does all it can, and
+// joins the errors.
+func (r *running) apply(ctx context.Context, d *Desired, restarting bool) error {
+	errs := []error{r.removePeers(ctx, d)}
+	for _, route := range d.Routes {
+		r.groups.of(route.Peers)
+	}
+	if want := rulesFor(r.addressed(d), r.groups); r.rules == nil || !r.rules.equal(want) {
+		if err := setPolicies(ctx, r.server, want, r.rules == nil); err != nil {
+			return errors.Join(append(errs, err)...) // routes must not reach whom they are not for
+		}
+		r.rules = &want
+	}
+	// Routes come first: a peer that keeps those of an earlier session forgets what
+	// is missing when the first batch is complete.
+	errs = append(errs, r.setRoutes(d.Routes))
+	for _, p := range d.Peers {
+		errs = append(errs, r.setPeer(ctx, p, restarting))
+	}
+	return errors.Join(errs...)
+}
+
+// addressed are the peers that are there, or will be.
+func (r *running) addressed(d *Desired) []Peer {
+	var out []Peer
+	for _, p := range d.Peers {
+		if old, ok := r.peers[p.Name]; ok {
+			out = append(out, old)
+		}
+		if p.Problem == "" {
+			out = append(out, p)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Peer) int { return a.Address.Compare(b.Address) })
+	return slices.CompactFunc(out, func(a, b Peer) bool { return a.Address == b.Address })
+}
+
+// followed are the peers as they were accepted, sorted by name.
+func (r *running) followed() []Peer {
+	var out []Peer
+	for _, p := range r.peers {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, comparePeers)
+	return out
+}
+
+func (r *running) announced() []Route {
+	out := make([]Route, 0, len(r.routes))
+	for prefix, a := range r.routes {
+		out = append(out, Route{prefix, a})
+	}
+	slices.SortFunc(out, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	return out
+}
+
+// removePeers ends the sessions that are not wanted, and those whose peer has another
+// address now.
+func (r *running) removePeers(ctx context.Context, d *Desired) error {
+	var errs []error
+	for _, old := range r.followed() {
+		i := slices.IndexFunc(d.Peers, func(p Peer) bool { return p.Name == old.Name })
+		if i >= 0 && (d.Peers[i].Problem != "" || d.Peers[i].Address == old.Address) {
+			continue
+		}
+		if err := r.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: old.Address.String()}); err != nil {
+			errs = append(errs, fmt.Errorf("remove BGP peer %s: %w", old.Name, err))
+			continue
+		}
+		delete(r.peers, old.Name)
+	}
+	return errors.Join(errs...)
+}
+
+// setPeer begins a session, or edits it. GoBGP begins it anew where that is
+// unavoidable.
+func (r *running) setPeer(ctx context.Context, p Peer, restarting bool) error {
+	old, there := r.peers[p.Name]
+	if p.Problem != "" || there && old == p {
+		return nil
+	}
+	var err error
+	if there {
+		_, err = r.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: peerConfig(p, false)})
+	} else {
+		err = r.server.AddPeer(ctx, &api.AddPeerRequest{Peer: peerConfig(p, restarting)})
+	}
+	if err != nil {
+		return fmt.Errorf("set BGP peer %s: %w", p.Name, err)
+	}
+	r.peers[p.Name] = p
+	return nil
+}
+
+// reviveBFD begins BFD anew with the peers, which leaves their sessions alone.
+func (r *running) reviveBFD(ctx context.Context, stuck []netip.Addr) error {
+	var errs []error
+	for _, p := range r.followed() {
+		if !slices.Contains(stuck, p.Address) {
+			continue
+		}
+		without := p
+		without.BFDInterval = 0
+		for _, c := range []Peer{without, p} {
+			if _, err := r.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: peerConfig(c, false)}); err != nil {
+				errs = append(errs, fmt.Errorf("begin BFD anew with peer %s: %w", p.Name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// setRoutes withdraws and announces what differs.
+func (r *running) setRoutes(want []Route) error {
+	var errs []error
+	wanted := make(map[netip.Prefix]bool, len(want))
+	var add []Route
+	for _, route := range want {
+		wanted[route.Prefix] = true
+		if old := r.routes[route.Prefix]; old == nil || !old.equal(route.Attributes) {
+			add = append(add, route)
+		}
+	}
+	var gone []netip.Prefix
+	for prefix := range r.routes {
+		if !wanted[prefix] {
+			gone = append(gone, prefix)
+		}
+	}
+	slices.SortFunc(gone, netip.Prefix.Compare)
+	for some := range slices.Chunk(gone, batch) {
+		errs = append(errs, r.withdraw(some))
+	}
+	for some := range slices.Chunk(add, batch) {
+		errs = append(errs, r.announce(some))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *running) withdraw(prefixes []netip.Prefix) error {
+	var paths []*apiutil.Path
+	for _, prefix := range prefixes {
+		p, err := withdrawal(prefix)
+		if err != nil {
+			return fmt.Errorf("withdraw %s: %w", prefix, err)
+		}
+		paths = append(paths, p)
+	}
+	if err := r.server.DeletePath(apiutil.DeletePathRequest{Paths: paths}); err != nil {
+		return fmt.Errorf("withdraw %d routes: %w", len(paths), err)
+	}
+	for _, prefix := range prefixes {
+		delete(r.routes, prefix)
+	}
+	return nil
+}
+
+func (r *running) announce(routes []Route) error {
+	var paths []*apiutil.Path
+	for _, route := range routes {
+		p, err := path(route, r.global.NextHops, r.groups.of(route.Peers))
+		if err != nil {
+			return fmt.Errorf("announce %s: %w", route.Prefix, err)
+		}
+		paths = append(paths, p)
+	}
+	if _, err := r.server.AddPath(apiutil.AddPathRequest{Paths: paths}); err != nil {
+		return fmt.Errorf("announce %d routes: %w", len(paths), err)
+	}
+	for _, route := range routes {
+		r.routes[route.Prefix] = route.Attributes
+	}
+	return nil
+}
