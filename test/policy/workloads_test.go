@@ -30,7 +30,7 @@ func workloads(t *testing.T) []workload {
 // capabilities are what each container may have beyond nothing.
 var capabilities = map[string][]corev1.Capability{
 	"opennebula-cloud-controller-manager": nil,
-	"onelb-node":                          {"NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW"},
+	"onelb-node":                          {"NET_ADMIN", "NET_RAW"},
 }
 
 func TestSecurityContexts(t *testing.T) {
