@@ -11,10 +11,12 @@ const (
 	// in use is some 10 MiB with a thousand addresses, so to collect it often costs
 	// little, and each node of the cluster pays for what lies about.
 	garbage = 40
-	// processors is how many the agent uses at once. It does little, and that often:
-	// with more, each of a hundred wakeups a second wakes a second thread, which finds
-	// nothing to do and costs as much as what there is to do.
-	processors = 1
+	// processors is how many the agent uses at once, at most. It does little, and that
+	// often: at each wakeup Go's runtime wakes more threads, up to half as many as it may
+	// use, which find nothing to do. One would cost an idle agent a fifth less still, but
+	// then gossip and the collector take their time from the takeover of a thousand
+	// addresses, on a node that has little of it.
+	processors = 2
 )
 
 // Tune makes Go's runtime fit a program of which each node has one. What the environment
@@ -24,6 +26,6 @@ func Tune() {
 		debug.SetGCPercent(garbage)
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(processors)
+		runtime.GOMAXPROCS(min(processors, runtime.GOMAXPROCS(0)))
 	}
 }
