@@ -81,7 +81,7 @@ func TestParseSaysAllThatIsWrong(t *testing.T) {
 		"ONELB_EXPOSURE=L2 ONELB_ROUTER=a":               "go with ONELB_EXPOSURE ROUTER",
 		"ONELB_ROUTER=a ONELB_FORWARD=VIP":               "ONELB_INNER_POOL",
 		"ONELB_ROUTER=a ONELB_INNER_POOL=b":              "ONELB_INNER_POOL",
-		"ONELB_ROUTER=a ONELB_FORWARD=DNAT":              "NODEPORT or VIP",
+		"ONELB_ROUTER=a ONELB_FORWARD=DNAT":              "NODEPORT, VIP or POD",
 		"ONELB_X=1 ONELB_PRIORITY=x ONELB_CHUNK_SIZE=no": "unknown setting ONELB_X",
 	} {
 		_, _, err := parse(network(5, append([]string{"ONELB_POOL=p"}, strings.Fields(text)...)...))

@@ -65,7 +65,7 @@ func TestAffinity(t *testing.T) {
 	w := newWorld(t)
 	addrs := w.serve(web, "sticky", "internet", func(s *corev1.Service) {
 		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(20))}}
+		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(5))}}
 	}, kit.Local, kit.Annotate("connection-limit", "100"))
 	for _, a := range addrs {
 		w.Eventually("one pod to answer over "+a.String(), func(ctx context.Context) error {
@@ -76,7 +76,7 @@ func TestAffinity(t *testing.T) {
 			return w.onlyFrom(ctx, a, first.Pod)
 		})
 	}
-	w.hasRule("keep-20", "limit-100")
+	w.hasRule("keep-5", "limit-100")
 	w.Remove("sticky")
 	w.NothingLeft()
 }
