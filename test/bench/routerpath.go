@@ -100,6 +100,9 @@ func measurePaths(ctx context.Context, b *bench) (err error) {
 	}
 	b.note("router_conn_rate_iptables_10000", "one rule for each frontend, as the appliance writes them; the one in the middle is used")
 	b.note("router_connect_p50_iptables_10000", "one rule for each frontend, as the appliance writes them; the one in the middle is used")
+	for _, row := range []string{"router_conn_rate_haproxy", "router_connect_p50_haproxy"} {
+		b.note(row, "HAProxy accepts before it has connected to the server")
+	}
 	return nil
 }
 
@@ -185,7 +188,7 @@ func proxied(ctx context.Context, p *path) (netip.AddrPort, error) {
 	}
 	config := filepath.Join(dir, "haproxy.cfg")
 	err = os.WriteFile(config, fmt.Appendf(nil, `global
-  maxconn 20000
+  maxconn 4000
 defaults
   mode tcp
   timeout connect 5s
@@ -200,6 +203,7 @@ listen bench
 	}
 	cmd := exec.Command(haproxy.Path, "-db", "-f", config) //nolint:gosec,noctx // ours; ended below
 	cmd.Env = haproxy.Env()
+	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.router.Do(cmd.Start); err != nil {
 		return at, err
