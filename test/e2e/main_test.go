@@ -20,7 +20,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(labtest.Run(m, lab.Options{Name: "e2e", Programs: true}))
+	os.Exit(labtest.Run(m, lab.Options{Name: "product", Programs: true}))
 }
 
 // web has a pod on each node, pair on the first two only.

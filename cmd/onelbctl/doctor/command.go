@@ -103,7 +103,7 @@ func admit(ctx context.Context, cluster Cluster, cloudConfig string) (*Patient, 
 			return bad(err)
 		}
 	}
-	p.OpenNebula, p.Ask = client, AskRouters(p.Config.Cluster, id)
+	p.OpenNebula, p.Ask = client, AskRouters(p.Config.Cluster, id, AskFor)
 	return p, nil, nil
 }
 

@@ -10,16 +10,18 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/provider/config"
 )
 
-// askFor is how long an instance may take to answer.
-const askFor = 8 * time.Second
+// AskFor is how long the instances of a router may take to answer.
+const AskFor = 8 * time.Second
 
 // AskRouters asks with the files of the cloud-config, and changes nothing there.
-// identity is the cluster's.
-func AskRouters(cluster, identity string) func(ctx context.Context, r config.Router) (router.State, error) {
+// identity is the cluster's; within is how long the instances may take.
+func AskRouters(cluster, identity string, within time.Duration) func(ctx context.Context, r config.Router) (router.State, error) {
 	return func(ctx context.Context, r config.Router) (router.State, error) {
 		c, err := router.NewClient(router.ClientOptions{
 			Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile, Cluster: cluster, Identity: identity,
@@ -27,7 +29,8 @@ func AskRouters(cluster, identity string) func(ctx context.Context, r config.Rou
 		if err != nil {
 			return router.State{}, err
 		}
-		ctx, cancel := context.WithTimeout(ctx, askFor)
+		// What the client would log is told as findings.
+		ctx, cancel := context.WithTimeout(klog.NewContext(ctx, klog.Logger{}), within)
 		defer cancel()
 		done := make(chan struct{})
 		go func() { defer close(done); _ = c.Run(ctx) }() // ends with ctx, and has no other error
