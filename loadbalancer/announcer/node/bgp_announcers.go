@@ -47,6 +47,10 @@ type announcers struct {
 	cached lookup
 	wake   chan struct{}
 	view   func() (n *network, nodes []announcer.Peer, speakers []*v1alpha1.BGPNode)
+
+	// written are the versions of cached objects that were patched: until newer ones are
+	// heard of, there is nothing new to say. It belongs to Run.
+	written map[string]string
 }
 
 func (r *announcers) nudge() {
@@ -100,6 +104,7 @@ func (r *announcers) write(ctx context.Context, events record.EventRecorder) (mo
 		if err := r.patch(ctx, c); err != nil {
 			return more, err
 		}
+		r.written[c.vip.Name] = c.vip.ResourceVersion
 		r.tell(events, c)
 	}
 	return more, nil
@@ -114,9 +119,10 @@ func (r *announcers) changes(n *network, nodes []announcer.Peer, speakers []*v1a
 			continue
 		}
 		v, ok := r.cached(v1alpha1.VirtualIPName(a.Address.Address))
-		if !ok {
+		if !ok || r.written[v.Name] == v.ResourceVersion {
 			continue
 		}
+		delete(r.written, v.Name)
 		// Most addresses of a pool are announced by the same nodes.
 		key := fmt.Sprint(a.Pool, a.Local, a.Endpoints, a.Selected, a.Nodes)
 		want, done := known[key]

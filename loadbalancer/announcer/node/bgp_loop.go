@@ -51,7 +51,7 @@ func (a *Agent) newBGPLoop(src *source, state *store, peers func() []announcer.P
 		return nil, err
 	}
 	l.writer = &announcers{
-		node: a.o.NodeName, vips: a.onelb.VirtualIPs(), cached: src.virtualIP, wake: make(chan struct{}, 1),
+		node: a.o.NodeName, vips: a.onelb.VirtualIPs(), cached: src.virtualIP, wake: make(chan struct{}, 1), written: map[string]string{},
 		view: func() (*network, []announcer.Peer, []*v1alpha1.BGPNode) {
 			return l.latest.Load(), l.peers(), list[*v1alpha1.BGPNode](l.src.nodes)
 		},

@@ -43,7 +43,7 @@ func TestWhoAnnouncesIsWritten(t *testing.T) {
 		for _, node := range []string{"n1", "n2", "n3"} {
 			events := record.NewFakeRecorder(10)
 			before := get().ResourceVersion
-			w := &announcers{node: node, vips: c.VirtualIPs(), cached: func(string) (*v1alpha1.VirtualIP, bool) { return get(), true },
+			w := &announcers{node: node, vips: c.VirtualIPs(), cached: func(string) (*v1alpha1.VirtualIP, bool) { return get(), true }, written: map[string]string{},
 				view: func() (*network, []announcer.Peer, []*v1alpha1.BGPNode) { return n, nodes, speakers }}
 			more, err := w.write(t.Context(), events)
 			must(t, err)
