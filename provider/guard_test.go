@@ -194,13 +194,18 @@ func attached(list []v1alpha1.Candidate) []int {
 	return out
 }
 
-// await polls until ok, generously.
+// await polls until ok, generously, and leaves most of the processor to what it waits for.
 func (w *guardWorld) await(what string, ok func() bool) {
 	w.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(4 * time.Minute); ; {
+		began := time.Now()
+		if ok() {
+			return
+		}
 		if time.Now().After(deadline) {
 			w.Fatalf("waited in vain: %s; conditions %+v", what, w.seen())
 		}
+		time.Sleep(5*time.Millisecond + 4*time.Since(began))
 	}
 }
 
