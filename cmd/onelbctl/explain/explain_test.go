@@ -100,6 +100,14 @@ func TestWayThroughAnInnerAddress(t *testing.T) {
 	}
 }
 
+func TestWayStraightToThePods(t *testing.T) {
+	s := sample.New()
+	s.VirtualIPs[1].Spec.Router.Forward = v1alpha1.ForwardPod
+	if w := report(t, s, "shop").Ways[0]; kinds(w) != "address:ok router:ok service:ok endpoints:ok" {
+		t.Errorf("%s", kinds(w))
+	}
+}
+
 func TestLocalPolicy(t *testing.T) {
 	s := sample.New()
 	s.Services[0].Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal

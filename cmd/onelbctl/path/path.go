@@ -69,6 +69,8 @@ func Of(inv *inventory.Inventory, svc *corev1.Service, v *v1alpha1.VirtualIP) []
 	case v.Spec.Router.Forward == v1alpha1.ForwardVIP:
 		w.add(w.router())
 		w.inner()
+	case v.Spec.Router.Forward == v1alpha1.ForwardPod:
+		w.add(w.router()) // which goes to the pods by itself
 	default:
 		w.add(w.router())
 		w.add(w.nodes())
