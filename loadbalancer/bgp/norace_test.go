@@ -1,0 +1,5 @@
+//go:build !race
+
+package bgp
+
+const atOnce = 3 // see race_test.go
