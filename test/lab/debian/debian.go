@@ -15,6 +15,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Program is a program and the environment it needs.
@@ -101,10 +103,35 @@ func libraries(root string) ([]string, error) {
 	return dirs, nil
 }
 
-// fetch downloads pkg with the packages it needs and unpacks them to root.
+// attempts of a download, since mirrors fail now and then.
+const attempts = 3
+
+// fetch downloads pkg with the packages it needs and unpacks them to root. One at a
+// time does so, since apt-get ends where another one runs: tests of several packages
+// may need programs at once.
 func fetch(ctx context.Context, root, pkg string) error {
 	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
 		return err
+	}
+	lock, err := os.OpenFile(filepath.Join(filepath.Dir(root), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }() // and unlock
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("lock %s: %w", lock.Name(), err)
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return fmt.Errorf("lock %s: %w", lock.Name(), err)
+		}
+	}
+	if _, err := os.Stat(root); err == nil {
+		return nil // somebody else has fetched it meanwhile
 	}
 	work, err := os.MkdirTemp(filepath.Dir(root), "fetch-")
 	if err != nil {
@@ -117,8 +144,12 @@ func fetch(ctx context.Context, root, pkg string) error {
 			return err
 		}
 	}
-	if err := download(ctx, archives, pkg); err != nil {
-		return err
+	for left := attempts; ; left-- {
+		if err := download(ctx, archives, pkg); err == nil {
+			break
+		} else if left == 1 || pause(ctx, 5*time.Second) != nil {
+			return err
+		}
 	}
 	debs, err := filepath.Glob(filepath.Join(archives, "*.deb"))
 	if err != nil {
@@ -133,6 +164,15 @@ func fetch(ctx context.Context, root, pkg string) error {
 		return err
 	}
 	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func download(ctx context.Context, archives, pkg string) error {
