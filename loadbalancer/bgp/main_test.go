@@ -45,6 +45,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/eapache/channels.(*InfiniteChannel).infiniteBuffer"))
 }
 
+// routerName is the router's namespace of the process that runs the tests.
+func routerName(pid int) string { return fmt.Sprintf("%s%d", nsPrefix, pid) }
+
 func reexec() int {
 	left, _ := ns.Named(nsPrefix) // of a run that was interrupted
 	for _, n := range left {
@@ -55,6 +58,9 @@ func reexec() int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
+	if cmd.Process != nil {
+		_ = ns.DeleteNamed(routerName(cmd.Process.Pid))
+	}
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
@@ -83,7 +89,7 @@ func plug() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	if routerNS, err = ns.New(fmt.Sprintf("%s%d", nsPrefix, os.Getpid())); err != nil {
+	if routerNS, err = ns.New(routerName(os.Getpid())); err != nil {
 		return err
 	}
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(routerNS.FD())}
