@@ -95,7 +95,7 @@ func (e *Engine) acquired(n *entry, now time.Time) {
 	standIn := !n.handOver && e.standsIn(n, now)
 	// Not to be relieved until the next evaluation says so: the old holder may
 	// still be heard.
-	n.ask, n.failed, n.free, n.handOver = nil, "", time.Time{}, false
+	n.ask, n.failed, n.free, n.handOver, n.ceded = nil, "", time.Time{}, false, 0
 	c := e.claim(n, standIn)
 	n.hold.epoch, n.hold.standIn = c.Epoch, c.StandIn
 	e.heldDirty, e.dirty, e.moved = true, true, now

@@ -36,6 +36,8 @@ type entry struct {
 	// handOver: this node relieves it or, if it holds the address, is relieved.
 	handOver bool
 	inquired time.Time // the start before which it has asked whether another one has
+	rivalled time.Time // when another candidate that goes first asked so, last
+	ceded    int       // how often this node has waited for that one
 	leaveBy  time.Time // hand over until then; zero: no limit
 	want     bool      // this node should hold it
 	start    time.Time // but not take it before

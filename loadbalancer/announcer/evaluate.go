@@ -168,6 +168,9 @@ func (e *Engine) subject(n *entry, v View, now time.Time) Subject {
 		n.free = now
 	}
 	n.leaving = leaving
+	if !leaving {
+		n.ceded = 0
+	}
 	s.Free = n.free
 	return s
 }

@@ -28,6 +28,10 @@ type rivalry struct {
 // rival takes in a question of another host for an address.
 func (e *Engine) rival(s wire.Sighting, now time.Time) {
 	n, name := e.entries[s.Address], e.macs[string(s.MAC)]
+	if n != nil && n.hold == nil && (n.ask == nil || n.relieves()) {
+		e.contend(n, name, now)
+		return
+	}
 	if n == nil || n.ask == nil || n.ask.on.Index != s.Index || name == "" || name == e.o.Node {
 		return
 	}
@@ -78,9 +82,14 @@ func (e *Engine) yields(n *entry, name string, before int) bool {
 	case other < 0, before > 1:
 		return false
 	case before == 1:
-		return cmp.Or(cmp.Compare(score(name, n.address), score(e.o.Node, n.address)), cmp.Compare(e.o.Node, name)) > 0
+		return e.outranks(name, n)
 	}
 	return me < 0 || other < me
+}
+
+// outranks reports whether a node comes before this one whatever each sees of the others.
+func (e *Engine) outranks(name string, n *entry) bool {
+	return cmp.Or(cmp.Compare(score(name, n.address), score(e.o.Node, n.address)), cmp.Compare(e.o.Node, name)) > 0
 }
 
 // relieves reports whether this node is to relieve a live holder.
@@ -107,7 +116,34 @@ func (e *Engine) inquire(n *entry, now time.Time) time.Time {
 		return e.cannot(n, err, now)
 	}
 	n.inquired, n.retry = n.start, now.Add(HandOverDelay)
+	if !n.rivalled.IsZero() && now.Sub(n.rivalled) < HandOverDelay {
+		e.cede(n, now)
+	}
 	return time.Time{}
+}
+
+// contend takes in that another candidate has inquired, too, or before this one knows
+// that there is somebody to relieve. Where the two see the other nodes differently, such
+// as which of them is damped, each may be the first one for itself: then their turns are
+// at the same time, and one has to wait.
+func (e *Engine) contend(n *entry, name string, now time.Time) {
+	if name == "" || name == e.o.Node || name == n.claim.Node || name == n.standIn.Node || !e.outranks(name, n) {
+		return
+	}
+	n.rivalled = now
+	if n.relieves() && n.inquired.Equal(n.start) && n.retry.After(now) {
+		e.cede(n, now)
+	}
+}
+
+// cede leaves the address to another candidate for now; not for ever, since that one
+// may be unable to take it.
+func (e *Engine) cede(n *entry, now time.Time) {
+	if n.ceded > 1 {
+		return
+	}
+	n.ceded++
+	n.inquired, n.rivalled, n.retry = time.Time{}, time.Time{}, now.Add(Step)
 }
 
 // forestalled takes in that another agent than the holder's has the address that this

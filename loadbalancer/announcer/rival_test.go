@@ -115,6 +115,50 @@ func TestSurvivorsThatSuspectEachOther(t *testing.T) {
 	}
 }
 
+// Two candidates for the address of a drained node each see the other one as damped, so
+// each is the first one for itself. One of them waits.
+func TestRelieversThatSeeEachOtherLast(t *testing.T) {
+	for offset := -20; offset <= 20; offset++ {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := newWorld(t, "a"), newWorld(t, "b")
+			a.peer, b.peer = b, a
+			both := []*world{a, b}
+			cluster := func(draining bool) *announcer.Cluster {
+				c := wanted(func(a *announcer.Address) { a.Holder = &announcer.Holding{Node: "old", Epoch: 5} })
+				c.Nodes = []announcer.Node{{Name: "a"}, {Name: "b"}, {Name: "old", Draining: draining}}
+				return c
+			}
+			for i, w := range both {
+				w.members, w.answerer = survivors("a", "b", "old"), macOf("old")
+				for j, m := range w.members {
+					w.members[j].Damped = m.Name == both[1-i].self
+				}
+				w.start()
+				w.SetCluster(cluster(false))
+			}
+			after(10 * time.Second)
+			if offset < 0 {
+				both[0], both[1] = b, a
+			}
+			both[0].SetCluster(cluster(true))
+			after(time.Duration(max(offset, -offset)) * time.Millisecond)
+			both[1].SetCluster(cluster(true))
+			for ms := range 5000 {
+				after(time.Millisecond)
+				if a.has(vip4) && b.has(vip4) {
+					t.Fatalf("%d ms apart: both have it after %d ms", offset, ms)
+				}
+				if limit := 700; ms == limit && !a.has(vip4) && !b.has(vip4) {
+					t.Errorf("%d ms apart: nobody has it after %d ms", offset, ms)
+				}
+			}
+			for _, w := range both {
+				w.stop()
+			}
+		})
+	}
+}
+
 // A node with many addresses is slow to ask for all of them. That it is late is no
 // reason to begin again and again.
 func TestManyQuestionsTakeTime(t *testing.T) {
