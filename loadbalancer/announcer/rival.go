@@ -92,6 +92,13 @@ func (e *Engine) outranks(name string, n *entry) bool {
 	return cmp.Or(cmp.Compare(score(name, n.address), score(e.o.Node, n.address)), cmp.Compare(e.o.Node, name)) > 0
 }
 
+// holder is the live node that has the address, by what was heard; "": none. A claim of
+// one that stood in, long ago, does not make it one.
+func (e *Engine) holder(n *entry) string {
+	holder, _ := View{Self: e.o.Node, Peers: e.peers}.holder(&n.subject)
+	return holder
+}
+
 // relieves reports whether this node is to relieve a live holder.
 func (n *entry) relieves() bool { return n.want && n.hold == nil && n.handOver }
 
@@ -127,7 +134,7 @@ func (e *Engine) inquire(n *entry, now time.Time) time.Time {
 // as which of them is damped, each may be the first one for itself: then their turns are
 // at the same time, and one has to wait.
 func (e *Engine) contend(n *entry, name string, now time.Time) {
-	if name == "" || name == e.o.Node || name == n.claim.Node || name == n.standIn.Node || !e.outranks(name, n) {
+	if name == "" || name == e.o.Node || name == e.holder(n) || !e.outranks(name, n) {
 		return
 	}
 	n.rivalled = now
@@ -150,7 +157,7 @@ func (e *Engine) cede(n *entry, now time.Time) {
 // node should take from the holder. It goes on asking until it hears that one's claim.
 func (e *Engine) forestalled(n *entry, mac net.HardwareAddr, now time.Time) {
 	switch e.macs[string(mac)] {
-	case "", e.o.Node, n.claim.Node, n.standIn.Node:
+	case "", e.o.Node, e.holder(n):
 	default:
 		n.inquired, n.retry = time.Time{}, now.Add(Step)
 	}
