@@ -134,7 +134,7 @@ func (e *Engine) inquire(n *entry, now time.Time) time.Time {
 // as which of them is damped, each may be the first one for itself: then their turns are
 // at the same time, and one has to wait.
 func (e *Engine) contend(n *entry, name string, now time.Time) {
-	if name == "" || name == e.o.Node || name == e.holder(n) || !e.outranks(name, n) {
+	if name == "" || name == e.o.Node || name == n.claim.Node || name == e.holder(n) || !e.outranks(name, n) {
 		return
 	}
 	n.rivalled = now
@@ -157,7 +157,7 @@ func (e *Engine) cede(n *entry, now time.Time) {
 // node should take from the holder. It goes on asking until it hears that one's claim.
 func (e *Engine) forestalled(n *entry, mac net.HardwareAddr, now time.Time) {
 	switch e.macs[string(mac)] {
-	case "", e.o.Node, e.holder(n):
+	case "", e.o.Node, n.claim.Node, e.holder(n): // who has it may be doubted just now
 	default:
 		n.inquired, n.retry = time.Time{}, now.Add(Step)
 	}
