@@ -50,6 +50,7 @@ type Agent struct {
 	udp      map[router.Key]backends // as programmed
 	routes   []*wire.Prefix          // that the machine has
 	held     []netip.Addr            // public addresses
+	untried  bool                    // there may be backends whose replies were not tried
 	failing  map[string]string       // what is wrong now, by kind
 	restored []string                // problems found at the start
 
@@ -326,7 +327,10 @@ func (a *Agent) inspect() {
 
 // look repairs the table if somebody else changed it, and has new backends tried.
 func (a *Agent) look(ctx context.Context) {
-	a.replies.Set(a.repliesOf(a.state.documents(), a.held))
+	if a.untried {
+		a.untried = false
+		a.replies.Set(a.repliesOf(a.state.documents(), a.held))
+	}
 	changed, err := a.opts.Table.Repair(ctx)
 	a.note("repair", err)
 	if changed {
@@ -378,7 +382,7 @@ func (a *Agent) program(ctx context.Context) error {
 	if err := a.opts.Addresses.Hold(ctx, held); err != nil {
 		return err
 	}
-	a.held = held
+	a.held, a.untried = held, true
 	a.forget(ctx, documents, healthy)
 	a.metrics.running(plan.Counts(), len(held))
 	return nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"k8s.io/klog/v2"
 )
 
 // watchAgain is the pause before a watch that broke off begins again.
@@ -17,11 +18,15 @@ const watchAgain = 100 * time.Millisecond
 // its interfaces: keepalived puts them there and takes them away.
 type FloatingAddresses []netip.Addr
 
-// Run implements Role. It follows the kernel's events.
+// Run implements Role. It follows the kernel's events. Until the first listing works
+// the role is not known; after that, it stays what it was while they cannot be read.
 func (f FloatingAddresses) Run(ctx context.Context, changed func(master bool)) error {
+	told := ""
 	for ctx.Err() == nil {
-		if err := f.watch(ctx, changed); err != nil && !errors.Is(err, errWatchEnded) {
-			return err
+		// A listing that other changes have interrupted is an error, too.
+		if err := f.watch(ctx, changed); err != nil && !errors.Is(err, errWatchEnded) && err.Error() != told {
+			told = err.Error()
+			klog.FromContext(ctx).Error(err, "Cannot follow the floating addresses; trying again")
 		}
 		select {
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -110,7 +111,19 @@ func (k *Kernel) execute(kind netlink.HeaderType, flags netlink.HeaderFlags, bod
 	if err := k.conn.SetDeadline(time.Now().Add(within)); err != nil {
 		return nil, err
 	}
-	return k.conn.Execute(netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | flags}, Data: body})
+	replies, err := k.conn.Execute(netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | flags}, Data: body})
+	var op *netlink.OpError
+	if !errors.Is(err, os.ErrDeadlineExceeded) && !(errors.As(err, &op) && op.Op == "validate") {
+		return replies, err
+	}
+	// What the kernel answers late would be taken for answers to whatever is asked next.
+	conn, failed := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	_ = k.conn.Close()
+	k.conn = conn
+	return nil, err
 }
 
 // Watch calls back for each event until the context ends, with nil, or with ErrLost

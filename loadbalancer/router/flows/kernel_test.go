@@ -10,6 +10,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/onelb/onelb/test/lab/ns"
 )
 
@@ -173,4 +176,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = decode(b) })
+}
+
+// TestLateAnswers: answers that come after the deadline of their question spoil one
+// exchange at most, not all that follow.
+func TestLateAnswers(t *testing.T) {
+	n, k := inNamespace(t)
+	for range 3 {
+		question := netlink.Message{Header: netlink.Header{Type: messageGet, Flags: netlink.Request | netlink.Dump}, Data: []byte{unix.AF_INET, 0, 0, 0}}
+		if _, err := k.conn.Send(question); err != nil {
+			t.Fatal(err)
+		}
+		err := n.Do(func() error { // a new socket is of the namespace that it is opened in
+			_ = k.List(t.Context(), func(Connection) {})
+			return k.List(t.Context(), func(Connection) {})
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
 }
