@@ -182,6 +182,9 @@ func FuzzDecode(f *testing.F) {
 // exchange at most, not all that follow.
 func TestLateAnswers(t *testing.T) {
 	n, k := inNamespace(t)
+	if err := k.Put(examples()[0]); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
 		question := netlink.Message{Header: netlink.Header{Type: messageGet, Flags: netlink.Request | netlink.Dump}, Data: []byte{unix.AF_INET, 0, 0, 0}}
 		if _, err := k.conn.Send(question); err != nil {
