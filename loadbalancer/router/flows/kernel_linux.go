@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -112,8 +111,7 @@ func (k *Kernel) execute(kind netlink.HeaderType, flags netlink.HeaderFlags, bod
 		return nil, err
 	}
 	replies, err := k.conn.Execute(netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | flags}, Data: body})
-	var op *netlink.OpError
-	if !errors.Is(err, os.ErrDeadlineExceeded) && !(errors.As(err, &op) && op.Op == "validate") {
+	if err == nil || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) {
 		return replies, err
 	}
 	// What the kernel answers late would be taken for answers to whatever is asked next.
