@@ -18,22 +18,23 @@ type taking struct {
 // one, more can have changed since it was decided that nobody has them.
 const acquireAtOnce = 32
 
-// acquireAll takes the addresses of this step. First the kernel has them and they are
-// announced, then others are told: clients wait for the first two. Before each lot it
-// hears what has come meanwhile.
+// acquireAll takes the addresses of this step, lot by lot: first the kernel has them and
+// they are announced, then others are told, since clients wait for the first two. Before
+// the next lot it hears what has come meanwhile: with the claims made, so that the host
+// that had an address before is not taken for one that comes after this one.
 func (e *Engine) acquireAll(now time.Time) {
-	var taken []taking
+	first := true
 	for lot := range slices.Chunk(e.taking, acquireAtOnce) {
-		if len(taken) > 0 {
+		if !first {
 			if e.o.Wire.CatchUp() {
 				e.missed()
 			}
 			e.hear(time.Now())
 		}
-		taken = append(taken, e.acquire(slices.DeleteFunc(lot, e.overtaken), now)...)
-	}
-	for _, t := range taken {
-		e.acquired(t.entry, now)
+		first = false
+		for _, t := range e.acquire(slices.DeleteFunc(lot, e.overtaken), now) {
+			e.acquired(t.entry, now)
+		}
 	}
 	e.taking = e.taking[:0]
 }

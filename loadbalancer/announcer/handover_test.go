@@ -47,6 +47,41 @@ func TestRelievesALiveHolder(t *testing.T) {
 	})
 }
 
+// A holder of many addresses is relieved. It answers for those that were taken first
+// while the others are still being taken.
+func TestRelievesALiveHolderOfMany(t *testing.T) {
+	bubble(t, func(w *world) { w.members = survivors("me", "other") }, func(w *world) {
+		c := wanted(theirs)
+		for len(c.Addresses) < 100 {
+			next := c.Addresses[len(c.Addresses)-1]
+			next.Address = next.Address.Next()
+			c.Addresses = append(c.Addresses, next)
+		}
+		answered := 0
+		w.late = func() bool {
+			for a := range w.kernel {
+				w.Sighted(wire.Sighting{Address: a, MAC: macOf("other"), Index: eth.Index})
+				answered++
+			}
+			return false
+		}
+		w.SetCluster(c)
+		after(10 * time.Second)
+		drain := *c
+		drain.Nodes = []announcer.Node{{Name: "me"}, {Name: "other", Draining: true}}
+		w.SetCluster(&drain)
+		after(announcer.HandOverDelay + announcer.Step)
+		for _, a := range c.Addresses {
+			if !w.has(a.Address) {
+				t.Errorf("%s is not held", a.Address)
+			}
+		}
+		if answered == 0 {
+			t.Error("nothing was heard while they were taken")
+		}
+	})
+}
+
 // Of two candidates that could relieve a holder, the second one finds on the wire that
 // the first one has: it may not have read its claim yet.
 func TestIsForestalled(t *testing.T) {
