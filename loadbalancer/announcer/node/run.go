@@ -196,6 +196,7 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 	if a.o.KubeProxyHealth != "" {
 		g.Go(func() error { return a.watchProxy(ctx, engine.SetUnwell) })
 	}
+	g.Go(func() error { return unmapStart(ctx) })
 	g.Go(func() error { return reporter.Run(ctx) })
 	g.Go(func() error { return speaking.src.Run(ctx) })
 	g.Go(func() error { return speaking.Run(ctx) })
