@@ -14,7 +14,9 @@ import (
 
 	"github.com/onelb/onelb/cmd/onelbctl/doctor"
 	"github.com/onelb/onelb/cmd/onelbctl/explain"
+	"github.com/onelb/onelb/cmd/onelbctl/gc"
 	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/cmd/onelbctl/migrate"
 	"github.com/onelb/onelb/cmd/onelbctl/pool"
 	"github.com/onelb/onelb/cmd/onelbctl/status"
 )
@@ -43,7 +45,10 @@ func root() *cobra.Command {
 		c.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl onelb"}
 	}
 	var cluster inventory.Kubeconfig
-	for _, sub := range []*cobra.Command{status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster), pool.Command(cluster.Connect)} {
+	for _, sub := range []*cobra.Command{
+		status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster), pool.Command(cluster.Connect),
+		gc.Command(cluster.Connect), migrate.Command(&cluster),
+	} {
 		cluster.AddFlags(sub.PersistentFlags())
 		c.AddCommand(sub)
 	}
