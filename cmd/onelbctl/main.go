@@ -41,8 +41,11 @@ func root() *cobra.Command {
 	c := &cobra.Command{
 		Use: "onelbctl", Short: "Look at and set up onelb", SilenceUsage: true, SilenceErrors: true,
 	}
-	if filepath.Base(os.Args[0]) == "kubectl-onelb" {
+	switch filepath.Base(os.Args[0]) {
+	case "kubectl-onelb":
 		c.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl onelb"}
+	case "kubectl_complete-onelb": // what kubectl's own completion calls for plugins
+		c.SetArgs(append([]string{cobra.ShellCompRequestCmd}, os.Args[1:]...))
 	}
 	var cluster inventory.Kubeconfig
 	for _, sub := range []*cobra.Command{

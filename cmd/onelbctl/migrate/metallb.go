@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -10,7 +11,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
@@ -116,7 +116,11 @@ func list[T any](ctx context.Context, c dynamic.Interface, resource string) ([]T
 	}
 	out := make([]T, len(l.Items))
 	for i := range l.Items {
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(l.Items[i].Object, &out[i]); err != nil {
+		text, err := l.Items[i].MarshalJSON()
+		if err == nil {
+			err = json.Unmarshal(text, &out[i])
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", l.Items[i].GetName(), err)
 		}
 	}

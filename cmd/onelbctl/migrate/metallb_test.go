@@ -68,7 +68,7 @@ spec:
     priority: 50
     namespaces: [shop]
     namespaceSelectors: [{matchLabels: {team: a}}]
-    serviceSelectors: [{matchLabels: {tier: x}}, {matchExpressions: [{key: tier, operator: In, values: [y, x]}]}]
+    serviceSelectors: [{matchLabels: {tier: x}}, {matchExpressions: [{key: tier, operator: In, values: [z, x]}]}]
 ---
 kind: L2Advertisement
 metadata: {name: l2, namespace: metallb-system}
@@ -122,7 +122,7 @@ namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operat
 network: {}
 priority: 50
 ranges: [{start: 203.0.113.100, end: 203.0.113.101}, {start: "2001:db8::100", end: "2001:db8::1ff"}]
-serviceSelector: {matchExpressions: [{key: tier, operator: In, values: [x, "y"]}]}
+serviceSelector: {matchExpressions: [{key: tier, operator: In, values: [x, z]}]}
 `)
 	if edge.AutoAssign || len(edge.Problems) > 0 || len(edge.Notes) != 3 {
 		t.Errorf("%+v", edge)
