@@ -148,7 +148,7 @@ bench: build/bench ## Measure in the lab, write bench.json (root); ARGS="-run fa
 build: ## Static binaries in bin/
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
-	@ln -sf onelbctl bin/kubectl-onelb
+	@for n in kubectl-onelb kubectl_complete-onelb; do ln -sf onelbctl bin/$$n; done
 
 # Static binaries for each architecture in build/linux-ARCH/.
 .PHONY: binaries
@@ -180,8 +180,8 @@ images: binaries ## Images from scratch for all architectures with buildah, also
 release: binaries ## Archives of the binaries, the chart and the manifests in build/release, with checksums
 	@rm -rf $(RELEASE); mkdir -p $(RELEASE)/chart
 	@for a in $(ARCHES); do \
-	  ln -sf onelbctl build/linux-$$a/kubectl-onelb; \
-	  $(archive) -f $(RELEASE)/onelb-$(VERSION)-linux-$$a.tar.gz -C build/linux-$$a $(PROGRAMS) kubectl-onelb; \
+	  for n in kubectl-onelb kubectl_complete-onelb; do ln -sf onelbctl build/linux-$$a/$$n; done; \
+	  $(archive) -f $(RELEASE)/onelb-$(VERSION)-linux-$$a.tar.gz -C build/linux-$$a $(PROGRAMS) kubectl-onelb kubectl_complete-onelb; \
 	  (cd build/linux-$$a && go version -m $(PROGRAMS)) > $(RELEASE)/onelb-$(VERSION)-linux-$$a.modules.txt; \
 	done
 	@cp -r manifests/chart $(RELEASE)/chart/onelb

@@ -10,10 +10,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/onelb/onelb/cmd/onelbctl/opennebula"
 	"github.com/onelb/onelb/provider/adopt"
 	"github.com/onelb/onelb/provider/config"
 	"github.com/onelb/onelb/provider/identity"
-	"github.com/onelb/onelb/provider/one"
 )
 
 // adoptTimeout is for the whole of it: a handful of calls.
@@ -34,12 +34,9 @@ little: it may have lost OpenNebula only. Its nodes then answer for addresses th
 cluster gives too, so make sure that they are off.`,
 		RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), c.OutOrStdout()) },
 	}
-	c.Flags().StringVar(&a.cloudConfig, "cloud-config", "", "cloud-config file of the cloud-controller-manager (required)")
+	opennebula.AddFlag(c, &a.cloudConfig)
 	c.Flags().StringVar(&a.kubeconfig, "kubeconfig", "", "kubeconfig of the new cluster; needed without identityFile in the cloud-config")
 	c.Flags().BoolVar(&a.yes, "yes", false, "do it; without, the plan is shown only")
-	if err := c.MarkFlagRequired("cloud-config"); err != nil {
-		panic(err) // the flag was declared above
-	}
 	return c
 }
 
@@ -51,17 +48,11 @@ type adoption struct {
 func (a adoption) run(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
-	cfg, err := config.Load(a.cloudConfig)
+	cfg, client, err := opennebula.Open(a.cloudConfig)
 	if err != nil {
 		return err
 	}
 	id, err := a.identity(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	client, err := one.New(one.Options{
-		Endpoint: cfg.Endpoint, Credentials: one.CredentialsIn(cfg.Credentials.File, cfg.Credentials.Env), CAFile: cfg.CAFile, RequestTimeout: cfg.RequestTimeout,
-	})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +14,20 @@ func TestKubectlPlugin(t *testing.T) {
 	out, err := runCommand(t, "status", "--help")
 	if err != nil || !strings.Contains(out, "kubectl onelb status [flags]") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestKubectlCompletes: kubectl's completion of plugins calls a program of this name.
+func TestKubectlCompletes(t *testing.T) {
+	args := os.Args
+	defer func() { os.Args = args }()
+	os.Args = []string{"/usr/local/bin/kubectl_complete-onelb", "mig"}
+	c := root()
+	var out bytes.Buffer
+	c.SetOut(&out)
+	c.SetErr(&out)
+	if err := c.ExecuteContext(t.Context()); err != nil || !strings.Contains(out.String(), "migrate\tMove Services") {
+		t.Errorf("%v\n%s", err, out.String())
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -42,7 +43,7 @@ func (l *Lab) startNodes(ctx context.Context) error {
 	return nil
 }
 
-// runIn runs a command to its end in a namespace and returns its output.
+// runIn runs a command to its end in a namespace and returns its output, also with an error.
 func (l *Lab) runIn(ctx context.Context, h *Host, stdin, path string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.scaled(startTimeout))
 	defer cancel()
@@ -58,7 +59,7 @@ func (l *Lab) runIn(ctx context.Context, h *Host, stdin, path string, args ...st
 	}
 	if err != nil {
 		name := filepath.Base(path)
-		return "", fmt.Errorf("%s %s on %s: %w: %s", name, strings.Join(args, " "), h.ShortName(),
+		return stdout.String(), fmt.Errorf("%s %s on %s: %w: %s", name, strings.Join(args, " "), h.ShortName(),
 			errors.Join(err, ctx.Err()), strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
@@ -67,6 +68,26 @@ func (l *Lab) runIn(ctx context.Context, h *Host, stdin, path string, args ...st
 // Kubectl runs kubectl as administrator and returns what it prints.
 func (l *Lab) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return l.runIn(ctx, l.control, "", l.kube("kubectl"), append([]string{"--kubeconfig=" + l.Kubeconfig()}, args...)...)
+}
+
+// Ctl runs onelbctl as administrator, on the control plane's host, and returns what
+// it prints; its errors have what it says on standard error.
+func (l *Lab) Ctl(ctx context.Context, args ...string) (string, error) {
+	return l.runIn(ctx, l.control, "", l.program(ctlProgram), append(args, "--kubeconfig="+l.Kubeconfig())...)
+}
+
+// Shell runs a script as an operator would, on the machine the lab runs on, in a
+// directory: kubectl and onelbctl are on its PATH, and reach the API server.
+func (l *Lab) Shell(ctx context.Context, dir, script string) (string, error) {
+	cmd := exec.CommandContext(ctx, "sh", "-euc", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "HOME="+l.options.Dir, "KUBECONFIG="+l.HostKubeconfig(), proc.MarkVariable+"="+l.options.Name,
+		"PATH="+l.kubeDir+":"+l.path("bin")+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", errors.Join(err, ctx.Err()), out)
+	}
+	return string(out), err
 }
 
 // NFT runs the nft program on a host and returns what it prints.

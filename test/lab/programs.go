@@ -97,18 +97,27 @@ func (l *Lab) startPrograms(ctx context.Context) error {
 }
 
 func (l *Lab) startKubernetesPrograms(ctx context.Context) error {
+	if err := l.writeCloudConfig(); err != nil {
+		return err
+	}
+	l.goInside(l.mountSecrets)
+	return l.Install(ctx)
+}
+
+// Install applies the manifests and starts the programs in the cluster, which must
+// not run, with the accounts that the manifests give them. Start does it too; so it
+// is for a lab from which onelb was uninstalled.
+func (l *Lab) Install(ctx context.Context) error {
 	if err := l.ApplyManifests(ctx); err != nil {
 		return err
 	}
 	l.say("manifests are applied")
 	err := errors.Join(
 		l.accountKubeconfig(ctx, ccmAccount, l.path(ccmAccount+".kubeconfig")),
-		l.accountKubeconfig(ctx, nodeAccount, l.path(nodeAccount+".kubeconfig")),
-		l.writeCloudConfig())
+		l.accountKubeconfig(ctx, nodeAccount, l.path(nodeAccount+".kubeconfig")))
 	if err != nil {
 		return err
 	}
-	l.goInside(l.mountSecrets)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return l.startUnit(ctx, l.control, l.ccm, fmt.Sprintf("https://%s:%d/healthz", ControlAddr, ccmPort))

@@ -92,16 +92,35 @@ func TestWorkloadsStartWithoutAClusterNetwork(t *testing.T) {
 			{Key: "node.cloudprovider.kubernetes.io/uninitialized", Value: "true", Effect: corev1.TaintEffectNoSchedule},
 			{Key: "node.kubernetes.io/not-ready", Effect: corev1.TaintEffectNoSchedule},
 			{Key: "node.kubernetes.io/not-ready", Effect: corev1.TaintEffectNoExecute},
+			{Key: "node.kubernetes.io/network-unavailable", Effect: corev1.TaintEffectNoSchedule},
 			{Key: "node-role.kubernetes.io/control-plane", Effect: corev1.TaintEffectNoSchedule},
 		} {
 			if !slices.ContainsFunc(w.spec.Tolerations, func(tol corev1.Toleration) bool { return tolerates(tol, taint) }) {
 				t.Errorf("%s: does not tolerate %s:%s", w.name, taint.Key, taint.Effect)
 			}
 		}
+		for _, c := range w.spec.Containers {
+			for _, text := range slices.Concat(c.Command, c.Args, values(c.Env)) {
+				if strings.Contains(text, ".svc") || strings.Contains(text, "cluster.local") {
+					t.Errorf("%s/%s: %q is a name of the cluster's DNS, which waits for it", w.name, c.Name, text)
+				}
+			}
+		}
+		if len(w.spec.InitContainers) > 0 {
+			t.Errorf("%s: has init containers: say what they wait for, and that it does not wait for this", w.name)
+		}
 		if !strings.HasPrefix(w.spec.PriorityClassName, "system-") {
 			t.Errorf("%s: priority class %q: other pods could push it out", w.name, w.spec.PriorityClassName)
 		}
 	}
+}
+
+func values(env []corev1.EnvVar) []string {
+	var out []string
+	for _, e := range env {
+		out = append(out, e.Value)
+	}
+	return out
 }
 
 // tolerates covers the operator Exists, which is all we use.

@@ -166,7 +166,7 @@ func (f front) Check(context.Context) (string, error)    { return "7.0.0", nil }
 func (f front) Token(context.Context) (one.Token, error) { return one.Token{Expires: f.expires}, nil }
 func (f front) VMs(context.Context) ([]one.VM, error)    { return f.vms, nil }
 func (f front) Find(_ context.Context, q ipam.NetworkQuery) (ipam.Network, error) {
-	return ipam.Network{ID: 3, Name: q.Name, Ranges: []ipam.Range{{First4: netip.MustParseAddr("10.20.0.100"), Size: 100}}}, nil
+	return ipam.Network{ID: 3, Name: q.Name, Parent: ipam.NoNetwork, Ranges: []ipam.Range{{First4: netip.MustParseAddr("10.20.0.100"), Size: 100}}}, nil
 }
 
 func newFront(change func(*one.VM)) front {

@@ -10,10 +10,9 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/cmd/onelbctl/opennebula"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
-	"github.com/onelb/onelb/provider/config"
 	"github.com/onelb/onelb/provider/identity"
-	"github.com/onelb/onelb/provider/one"
 )
 
 // Cluster is where is looked.
@@ -88,15 +87,11 @@ func admit(ctx context.Context, cluster Cluster, cloudConfig string) (*Patient, 
 		p.Config = nil
 		return p, []Finding{{Check: "cloud-config", Severity: Error, About: "file " + cloudConfig, Meaning: err.Error(), Remedy: "correct it (docs/reference/cloud-config.md); OpenNebula and the routers were not asked"}}, nil
 	}
-	if p.Config, err = config.Load(cloudConfig); err != nil {
-		return bad(err)
-	}
-	client, err := one.New(one.Options{
-		Endpoint: p.Config.Endpoint, Credentials: one.CredentialsIn(p.Config.Credentials.File, p.Config.Credentials.Env), CAFile: p.Config.CAFile, RequestTimeout: p.Config.RequestTimeout,
-	})
+	cfg, client, err := opennebula.Open(cloudConfig)
 	if err != nil {
 		return bad(err)
 	}
+	p.Config = cfg
 	id := ""
 	if len(p.Config.Routers) > 0 {
 		if id, err = identity.Of(ctx, clients.Kube, p.Config.IdentityFile); err != nil {

@@ -101,11 +101,14 @@ func Examine(ctx context.Context, p *Patient) []Finding {
 	for _, g := range p.Inventory.Gaps {
 		out = append(out, unknown("reading", g.What, g.Why))
 	}
-	slices.SortStableFunc(out, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)),
-			cmp.Compare(a.Check, b.Check), cmp.Compare(a.About, b.About), cmp.Compare(a.Meaning, b.Meaning))
-	})
+	slices.SortStableFunc(out, compare)
 	return slices.Compact(out)
+}
+
+// compare puts the worst first.
+func compare(a, b Finding) int {
+	return cmp.Or(cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)),
+		cmp.Compare(a.Check, b.Check), cmp.Compare(a.About, b.About), cmp.Compare(a.Meaning, b.Meaning))
 }
 
 // unknown is what could not be looked at.

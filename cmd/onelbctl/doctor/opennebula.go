@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +62,32 @@ func openNebula(ctx context.Context, p *Patient) []Finding {
 	for i := range p.Inventory.Pools {
 		out = append(out, network(ctx, p, &p.Inventory.Pools[i], machines, err == nil)...)
 	}
+	return append(out, doubles(p, vms)...)
+}
+
+// doubles finds machines to which OpenNebula has given an address that a Service
+// has: in another network with the same addresses, or by force.
+func doubles(p *Patient, vms []one.VM) []Finding {
+	var out []Finding
+	for i := range p.Inventory.VirtualIPs {
+		v := &p.Inventory.VirtualIPs[i]
+		a, err := netip.ParseAddr(v.Spec.Address)
+		if err != nil || len(v.Spec.Services) == 0 {
+			continue
+		}
+		for _, vm := range vms {
+			for _, c := range vm.NICs {
+				if c.Alias && v.Spec.Guard != nil || !slices.Contains(c.Addresses, a) {
+					continue // a candidate has it on purpose
+				}
+				out = append(out, Finding{
+					Check: "address-doubled", Severity: Error, About: "VirtualIP " + v.Name,
+					Meaning: fmt.Sprintf("VM %d (%s) has the address too, on its NIC %d in network %q: where both are on one wire, clients reach either", vm.ID, vm.Name, c.ID, c.Network),
+					Remedy:  "give the VM another address (onevm nic-detach, nic-attach), or give the two networks ranges that differ",
+				})
+			}
+		}
+	}
 	return out
 }
 
@@ -103,15 +130,45 @@ func network(ctx context.Context, p *Patient, a *v1alpha1.AddressPool, machines 
 		}
 		return []Finding{f}
 	}
+	if n.Parent != ipam.NoNetwork && a.Spec.Reservation != v1alpha1.ReservationNone {
+		return []Finding{{
+			Check: "network", Severity: Error, About: about, Meaning: fmt.Sprintf("network %q (ID %d) is a reservation itself: nothing can be reserved of it", n.Name, n.ID),
+			Remedy: fmt.Sprintf("name the network that it was cut from (ID %d), or make a pool with reservation: none", n.Parent),
+		}}
+	}
 	var out []Finding
 	if !slices.ContainsFunc(n.Ranges, func(r ipam.Range) bool { return r.First4.IsValid() || r.First6.IsValid() }) {
 		out = append(out, Finding{
 			Check: "network-ranges", Severity: Error, About: about, Meaning: fmt.Sprintf("network %q (ID %d) has no address range with IP addresses: there is nothing to give", n.Name, n.ID),
 			Remedy: "add a range of type IP4, IP6_STATIC or IP4_6_STATIC (onevnet addar); IPv6 by SLAAC needs a prefix (docs/how-to/pools.md)",
 		})
+	} else {
+		out = append(out, outside(a, n, about)...)
 	}
 	if a.Spec.Exposure == v1alpha1.ExposureL2 && seen {
 		out = append(out, nics(p, a, n, machines, about)...)
+	}
+	return out
+}
+
+// outside finds ranges of a pool that its network lacks, whole or in part.
+func outside(a *v1alpha1.AddressPool, n ipam.Network, about string) []Finding {
+	var out []Finding
+	for _, r := range a.Spec.Ranges {
+		start, err1 := netip.ParseAddr(r.Start)
+		end, err2 := netip.ParseAddr(r.End)
+		if err1 != nil || err2 != nil {
+			continue // the API server takes none
+		}
+		missing, all := n.Covers(ipam.AddressRange{Start: start.Unmap(), End: end.Unmap()})
+		if all {
+			continue
+		}
+		out = append(out, Finding{
+			Check: "pool-range", Severity: Warning, About: about,
+			Meaning: fmt.Sprintf("network %q (ID %d) has not all addresses from %s to %s, for example not %s: the pool gives those only that it has", n.Name, n.ID, r.Start, r.End, missing),
+			Remedy:  "correct spec.ranges, or add an address range to the network in OpenNebula (onevnet addar)",
+		})
 	}
 	return out
 }

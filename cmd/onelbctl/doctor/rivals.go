@@ -7,50 +7,23 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 )
-
-// workload is a Deployment or a DaemonSet of the cluster.
-type workload struct {
-	kind, namespace, name string
-	pod                   corev1.PodSpec
-}
-
-func (w workload) String() string { return fmt.Sprintf("%s %s/%s", w.kind, w.namespace, w.name) }
-
-// says reports whether a container has the word in its command, arguments or
-// environment (as NAME=value).
-func (w workload) says(word string) bool {
-	for _, c := range w.pod.Containers {
-		if slices.Contains(c.Command, word) || slices.Contains(c.Args, word) {
-			return true
-		}
-		for _, e := range c.Env {
-			if e.Name+"="+e.Value == word {
-				return true
-			}
-		}
-	}
-	return false
-}
 
 // rival is software that does what onelb does.
 type rival struct {
 	name   string
 	image  *regexp.Regexp // of one of its containers
-	unless func(w workload) bool
+	unless func(w inventory.Workload) bool
 	// ownClass: it serves Services of its own class only.
-	ownClass func(w workload) bool
+	ownClass func(w inventory.Workload) bool
 }
 
-func never(workload) bool { return false }
+func never(inventory.Workload) bool { return false }
 
 var knownRivals = []rival{
 	{name: "MetalLB", image: regexp.MustCompile(`(^|/)metallb/(controller|speaker)|metallb-(controller|speaker)`), unless: never, ownClass: flagged("--lb-class=")},
-	{name: "kube-vip", image: regexp.MustCompile(`(^|/)kube-vip(:|@|$)|kube-vip/kube-vip(:|@|$)`), unless: func(w workload) bool { return !w.says("svc_enable=true") && !w.says("--services") }, ownClass: func(w workload) bool { return w.says("lb_class_only=true") }},
+	{name: "kube-vip", image: regexp.MustCompile(`(^|/)kube-vip(:|@|$)|kube-vip/kube-vip(:|@|$)`), unless: func(w inventory.Workload) bool { return !w.Says("svc_enable=true") && !w.Says("--services") }, ownClass: func(w inventory.Workload) bool { return w.Says("lb_class_only=true") }},
 	{name: "the kube-vip cloud provider", image: regexp.MustCompile(`kube-vip-cloud-provider`), unless: never, ownClass: never},
 	{name: "OpenELB", image: regexp.MustCompile(`openelb`), unless: never, ownClass: never},
 	{name: "PureLB", image: regexp.MustCompile(`purelb/(allocator|lbnodeagent)`), unless: never, ownClass: never},
@@ -58,18 +31,14 @@ var knownRivals = []rival{
 }
 
 // flagged reports whether a container has an argument that begins so and goes on.
-func flagged(prefix string) func(workload) bool {
-	return func(w workload) bool {
-		return slices.ContainsFunc(w.pod.Containers, func(c corev1.Container) bool {
-			return slices.ContainsFunc(append(slices.Clone(c.Command), c.Args...), func(a string) bool { return strings.HasPrefix(a, prefix) && a != prefix })
-		})
-	}
+func flagged(prefix string) func(inventory.Workload) bool {
+	return func(w inventory.Workload) bool { return w.Value(prefix) != "" }
 }
 
 // rivals: other load balancers take the same Services, another
 // cloud-controller-manager the same nodes.
 func rivals(ctx context.Context, p *Patient) []Finding {
-	all, err := workloads(ctx, p)
+	all, err := inventory.Workloads(ctx, p.Clients.Kube)
 	if err != nil {
 		return []Finding{unknown("other-load-balancer", "Deployments and DaemonSets", err.Error())}
 	}
@@ -77,7 +46,7 @@ func rivals(ctx context.Context, p *Patient) []Finding {
 	seen := map[string]bool{}
 	for _, w := range all {
 		for _, r := range knownRivals {
-			if w.runs(r.image) && !r.unless(w) && !seen[r.name] {
+			if w.Runs(r.image) && !r.unless(w) && !seen[r.name] {
 				seen[r.name] = true
 				out = append(out, r.finding(w, p.Inventory))
 			}
@@ -86,21 +55,17 @@ func rivals(ctx context.Context, p *Patient) []Finding {
 			out = append(out, Finding{
 				Check: "other-cloud-controller-manager", Severity: Error, About: w.String(),
 				Meaning: fmt.Sprintf("it is another cloud-controller-manager (%s): the two compete for the initialisation of nodes, whose provider ID cannot be changed afterwards, and for Services", provider),
-				Remedy:  "remove it, or run one of them without node controllers and with --default-class=false",
+				Remedy:  "remove it, or run one of them without node controllers and with --default-class=false; addresses of OpenNebula's own one are taken over with onelbctl migrate opennebula-ccm",
 			})
 		}
 	}
 	return out
 }
 
-func (w workload) runs(image *regexp.Regexp) bool {
-	return slices.ContainsFunc(w.pod.Containers, func(c corev1.Container) bool { return image.MatchString(c.Image) })
-}
-
-func (r rival) finding(w workload, inv *inventory.Inventory) Finding {
+func (r rival) finding(w inventory.Workload, inv *inventory.Inventory) Finding {
 	f := Finding{Check: "other-load-balancer", About: w.String(), Severity: Warning,
 		Meaning: r.name + " runs here too: both give addresses to Services without loadBalancerClass, and the status of such a Service changes back and forth",
-		Remedy:  "start onelb with --default-class=false and give its Services loadBalancerClass onelb.io/lb (docs/how-to/load-balancer-class.md), or move them, each with annotation onelb.io/address and its old address; then remove " + r.name,
+		Remedy:  "start onelb with --default-class=false and give its Services loadBalancerClass onelb.io/lb (docs/how-to/load-balancer-class.md), or move them, each with annotation onelb.io/address and its old address (for MetalLB, onelbctl migrate metallb does it); then remove " + r.name,
 	}
 	if r.ownClass(w) || !inv.DefaultClass() {
 		f.Severity, f.Meaning, f.Remedy = Info, r.name+" runs here too; which Services are whose is said by their loadBalancerClass", "nothing"
@@ -112,11 +77,11 @@ func (r rival) finding(w workload, inv *inventory.Inventory) Finding {
 const ourProvider = "opennebula"
 
 // otherProvider names the provider of another cloud-controller-manager; empty if it is none.
-func otherProvider(w workload) string {
-	if w.namespace == inventory.Namespace && w.name == inventory.Manager {
+func otherProvider(w inventory.Workload) string {
+	if w.Namespace == inventory.Namespace && w.Name == inventory.Manager {
 		return ""
 	}
-	for _, c := range w.pod.Containers {
+	for _, c := range w.Pod.Containers {
 		for _, a := range append(slices.Clone(c.Command), c.Args...) {
 			if name, ok := strings.CutPrefix(a, "--cloud-provider="); ok && name != "" && name != "external" {
 				if name == ourProvider && !strings.Contains(c.Image, "cloud-provider-opennebula") {
@@ -125,31 +90,9 @@ func otherProvider(w workload) string {
 				return name
 			}
 		}
-		if strings.Contains(c.Image, "cloud-provider-opennebula") || strings.HasSuffix(w.name, "cloud-controller-manager") {
+		if strings.Contains(c.Image, "cloud-provider-opennebula") || strings.HasSuffix(w.Name, "cloud-controller-manager") {
 			return c.Image
 		}
 	}
 	return ""
-}
-
-func workloads(ctx context.Context, p *Patient) ([]workload, error) {
-	apps := p.Clients.Kube.AppsV1()
-	deployments, err := apps.Deployments("").List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	sets, err := apps.DaemonSets("").List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	var out []workload
-	for i := range deployments.Items {
-		d := &deployments.Items[i]
-		out = append(out, workload{"Deployment", d.Namespace, d.Name, d.Spec.Template.Spec})
-	}
-	for i := range sets.Items {
-		d := &sets.Items[i]
-		out = append(out, workload{"DaemonSet", d.Namespace, d.Name, d.Spec.Template.Spec})
-	}
-	return out, nil
 }

@@ -83,6 +83,11 @@ func (inv *Inventory) Owned(svc *corev1.Service) []*v1alpha1.VirtualIP {
 	return inv.index.owned[svc.UID]
 }
 
+// Owns reports whether a VirtualIP gives an address to a Service.
+func (inv *Inventory) Owns(svc *corev1.Service, a netip.Addr) bool {
+	return slices.ContainsFunc(inv.Owned(svc), func(v *v1alpha1.VirtualIP) bool { return v.Spec.Address == a.String() })
+}
+
 // AgentPod returns the pod of the node agent on a node, or nil.
 func (inv *Inventory) AgentPod(node string) *corev1.Pod { return inv.index.agents[node] }
 

@@ -1,6 +1,6 @@
-// Package pool changes AddressPools for the operator, one field at a time, and
-// says what follows. A change is a patch: it can be made again, and others'
-// edits are kept.
+// Package pool makes AddressPools for the operator, after a look at what they need,
+// and changes them, one field at a time, and says what follows. A change is a patch:
+// it can be made again, and others' edits are kept.
 package pool
 
 import (
@@ -22,8 +22,8 @@ import (
 
 // Command is `onelbctl pool`; connect is called when it runs.
 func Command(connect func() (inventory.Clients, error)) *cobra.Command {
-	c := &cobra.Command{Use: "pool", Short: "Change AddressPools"}
-	c.AddCommand(drainCommand(connect))
+	c := &cobra.Command{Use: "pool", Short: "Make and change AddressPools"}
+	c.AddCommand(createCommand(connect), drainCommand(connect))
 	return c
 }
 
