@@ -118,7 +118,7 @@ func TestNormalize(t *testing.T) {
 		d.Frontends[i].Address = netip.AddrFrom16(d.Frontends[i].Address.As16())
 		slices.Reverse(d.Frontends[i].SourceRanges)
 	}
-	d.Frontends[1].SourceRanges = append(d.Frontends[1].SourceRanges, netip.MustParsePrefix("10.255.0.0/8"))
+	d.Frontends[2].SourceRanges = append(d.Frontends[2].SourceRanges, netip.MustParsePrefix("10.255.0.0/8"))
 	before := d.Frontends[0]
 	got := d.Normalize()
 	if diff := cmp.Diff(want, got, compareAddresses); diff != "" {

@@ -22,6 +22,7 @@ func newRoutedStage(t *testing.T) *stage {
 	s.sysctl("router", "net/ipv4/neigh/eth0/proxy_delay", "0")
 	s.sysctl("router", "net/ipv6/neigh/eth0/proxy_delay", "0")
 	s.sysctl("router", "net/ipv6/conf/all/proxy_ndp", "1")
+	s.ip("client", "route add 10.20.0.0/24 via 203.0.113.2\nroute add fd00:20::/64 via 2001:db8:113::2")
 	s.ip("node-1", fmt.Sprintf("addr add %s/32 dev eth0\naddr add %s/128 dev eth0 nodad preferred_lft 0", public4, public6))
 	return s
 }
