@@ -303,7 +303,8 @@ func (p *pair) open(network, address string) *standing {
 // to them. The instances hide what the backends send behind their own addresses.
 func (p *pair) routed(c *router.Client, d router.Document) []*standing {
 	p.t.Helper()
-	p.address("be1", "eth0", "203.0.113.101/32", "2001:db8:113::101/128")
+	p.address("be1", "eth0", "203.0.113.101/32")
+	p.run("be1", "ip", "address", "add", "2001:db8:113::101/128", "dev", "eth0", "nodad", "preferred_lft", "0") // no source of other replies
 	for address, group := range map[string]string{"203.0.113.101": "nodes4", "2001:db8:113::101": "nodes6"} {
 		d.Frontends = append(d.Frontends, router.Frontend{
 			Address: netip.MustParseAddr(address), Protocol: router.TCP, Port: 8080, BackendPort: 8080,
