@@ -172,8 +172,8 @@ func (c *Controller) PoolEvent(e ipam.Event) { c.pools.Event(e) }
 // Announced reports whether somebody may still answer for an address without
 // Services. It is the store's Announced.
 func (c *Controller) Announced(v *v1alpha1.VirtualIP) bool {
-	if v.Spec.Role.HeldByNode() {
-		return heldByNode(v)
+	if heldByNode(v) { // also when the pool has just ceased to have nodes hold it
+		return true
 	}
 	if v.Spec.Role == v1alpha1.RoleBGP {
 		return justWithdrawn(v)

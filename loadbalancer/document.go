@@ -115,6 +115,9 @@ func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1
 			Service: ref.Namespace + "/" + ref.Name, Group: group, SourceRanges: ranges,
 			Affinity: affinity(svc, forward), MaxConnections: limit, SNAT: router.SNAT(b.in.SNAT(v.Spec.Pool)),
 		}
+		if forward == v1alpha1.ForwardRoute {
+			f.Routed, f.SNAT = true, router.SNATNever
+		}
 		f.BackendPort = f.Port
 		switch {
 		case forward == v1alpha1.ForwardPod:
@@ -148,9 +151,9 @@ func (b *documentBuilder) frontend(f router.Frontend) error {
 }
 
 // affinity is for how long the router has a client keep its backend. With forward
-// VIP there is one, and kube-proxy behind it keeps the client's pod.
+// VIP and Route there is one, and kube-proxy behind it keeps the client's pod.
 func affinity(svc *corev1.Service, forward v1alpha1.Forward) time.Duration {
-	if svc.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || forward == v1alpha1.ForwardVIP {
+	if svc.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || forward == v1alpha1.ForwardVIP || forward == v1alpha1.ForwardRoute {
 		return 0
 	}
 	seconds := int32(corev1.DefaultClientIPServiceAffinitySeconds)
@@ -166,6 +169,9 @@ func (b *documentBuilder) group(a netip.Addr, forward v1alpha1.Forward, ref v1al
 	family := "ipv6"
 	if a.Is4() {
 		family = "ipv4"
+	}
+	if forward == v1alpha1.ForwardRoute {
+		return b.holders(a.Is4()), nil
 	}
 	if forward == v1alpha1.ForwardVIP {
 		inner := b.in.Inner(ref, a.Is4())

@@ -42,6 +42,7 @@ func TestMakeDocument(t *testing.T) {
 		snat     v1alpha1.SNAT
 		unrouted string // a pod's address
 		detour   string
+		only4    bool
 	}{
 		{
 			name: "NodePort, Cluster: one group of all nodes", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
@@ -202,6 +203,27 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 203.0.113.100:80/TCP ns/web -> nodes-ipv4:30080`,
 		},
 		{
+			name: "Route: the Service's own ports, by the nodes' network", forward: v1alpha1.ForwardRoute, address: "203.0.113.100", snat: v1alpha1.SNATAuto,
+			service: func(s *corev1.Service) {
+				withoutNodePorts(s)
+				s.Annotations = map[string]string{"onelb.io/connection-limit": "100"}
+				s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+				s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+				s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
+			},
+			want: `
+group holders-ipv4: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
+203.0.113.100:80/TCP ns/web -> holders-ipv4:80 from [192.0.2.0/24] snat never most 100 routed
+203.0.113.100:53/UDP ns/web -> holders-ipv4:53 from [192.0.2.0/24] snat never most 100 routed`,
+		},
+		{
+			name: "Route: an IPv6 address, and nodes with IPv4 alone", forward: v1alpha1.ForwardRoute, address: "2001:db8::1", only4: true,
+			service: func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] },
+			want: `
+group holders-ipv4: 10.20.0.11*1
+[2001:db8::1]:80/TCP ns/web -> holders-ipv4:80 snat never routed`,
+		},
+		{
 			name: "source ranges of the family; only others' means nobody", forward: v1alpha1.ForwardNodePort, address: "203.0.113.100",
 			service: func(s *corev1.Service) {
 				s.Spec.Ports = s.Spec.Ports[:1]
@@ -269,6 +291,9 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 				SNAT:      func(string) v1alpha1.SNAT { return tt.snat },
 				Routed:    func(a netip.Addr) bool { return a.String() != tt.unrouted },
 			}
+			if tt.only4 {
+				in.Nodes = []*corev1.Node{testNode("n1", "10.20.0.11", "")}
+			}
 			d, detours, problems := makeDocument(in)
 			if got, want := dump(d), strings.TrimPrefix(tt.want, "\n"); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -317,6 +342,9 @@ func dump(d router.Document) string {
 		}
 		if f.MaxConnections > 0 {
 			line += fmt.Sprintf(" most %d", f.MaxConnections)
+		}
+		if f.Routed {
+			line += " routed"
 		}
 		lines = append(lines, line)
 	}

@@ -294,7 +294,7 @@ func checkServable(svc *corev1.Service, p *poolView) error {
 	}
 	for _, port := range svc.Spec.Ports {
 		if port.NodePort == 0 {
-			return refuse("port %s has no NodePort, which AddressPool %s needs (forward: NodePort): set spec.allocateLoadBalancerNodePorts to true, or use a pool with forward: VIP or Pod",
+			return refuse("port %s has no NodePort, which AddressPool %s needs (forward: NodePort): set spec.allocateLoadBalancerNodePorts to true, or use a pool with forward: VIP, Pod or Route",
 				portName(port), p.Name)
 		}
 	}

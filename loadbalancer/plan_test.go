@@ -152,9 +152,10 @@ func TestCheckPorts(t *testing.T) {
 	if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "53/UDP") {
 		t.Errorf("got %v, want a refusal that names 53/UDP", err)
 	}
-	p.Router.Forward = v1alpha1.ForwardVIP
-	if err := checkServable(svc, p); err != nil {
-		t.Errorf("forward VIP needs no NodePorts: %v", err)
+	for _, p.Router.Forward = range []v1alpha1.Forward{v1alpha1.ForwardVIP, v1alpha1.ForwardPod, v1alpha1.ForwardRoute} {
+		if err := checkServable(svc, p); err != nil {
+			t.Errorf("forward %s needs no NodePorts: %v", p.Router.Forward, err)
+		}
 	}
 }
 

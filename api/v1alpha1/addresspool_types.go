@@ -37,7 +37,7 @@ const (
 )
 
 // Forward says how a router brings traffic for a public address to the pods.
-// +kubebuilder:validation:Enum=NodePort;VIP;Pod
+// +kubebuilder:validation:Enum=NodePort;VIP;Pod;Route
 type Forward string
 
 const (
@@ -50,6 +50,10 @@ const (
 	// past kube-proxy. The router needs routes to the pods; where it has none,
 	// NodePorts are used. Needs no NodePorts otherwise.
 	ForwardPod Forward = "Pod"
+	// ForwardRoute translates nothing: one node holds the public address on the
+	// nodes' own network, as it does with exposure L2, and the router passes packets
+	// for it on to that node. Needs no NodePorts.
+	ForwardRoute Forward = "Route"
 )
 
 // SNAT says whose address the backends of a router see.
@@ -299,6 +303,7 @@ type NodePreference struct {
 // RouterSpec says which virtual router exposes the addresses, and how.
 //
 // +kubebuilder:validation:XValidation:rule="(has(self.forward) && self.forward == 'VIP') == has(self.innerPool)",message="innerPool is required with forward VIP, and only there"
+// +kubebuilder:validation:XValidation:rule="!(has(self.forward) && self.forward == 'Route' && has(self.snat) && self.snat == 'always')",message="snat always needs a router that translates: with forward Route it does not, and nodes see the client's address"
 type RouterSpec struct {
 	// Name of a router in the cloud-config file.
 	// +kubebuilder:validation:MinLength=1
@@ -316,7 +321,7 @@ type RouterSpec struct {
 	// SNAT says whose address the nodes see. With auto, the client's, unless the
 	// reply would then not come back through the router: where client and backend
 	// are on one network. With always, the router's, for nodes that route elsewhere.
-	// With never, the client's in every case. Default auto.
+	// With never, the client's in every case, as always with forward Route. Default auto.
 	// +optional
 	// +kubebuilder:default=auto
 	SNAT SNAT `json:"snat,omitempty"`

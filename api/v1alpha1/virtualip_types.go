@@ -51,7 +51,8 @@ type Role string
 const (
 	// RoleL2: published, held by a node.
 	RoleL2 Role = "L2"
-	// RoleRouter: published, held by a virtual router.
+	// RoleRouter: published, held by a virtual router; with forward Route by a node
+	// as well, behind it.
 	RoleRouter Role = "Router"
 	// RoleInner: the private address behind a RoleRouter address of the same
 	// Service with forward VIP, held by a node.
@@ -59,9 +60,6 @@ const (
 	// RoleBGP: published, announced by all nodes that may.
 	RoleBGP Role = "BGP"
 )
-
-// HeldByNode reports whether one node at a time holds addresses of this role.
-func (r Role) HeldByNode() bool { return r == RoleL2 || r == RoleInner }
 
 // VirtualIP is one allocated address. It is named after the address, so that
 // the API server itself refuses a second allocation. It is the record of IPAM
@@ -158,6 +156,11 @@ type VirtualIPSpec struct {
 	// node may.
 	// +optional
 	Guard *Guard `json:"guard,omitempty"`
+}
+
+// HeldByNode reports whether one node at a time holds the address.
+func (s *VirtualIPSpec) HeldByNode() bool {
+	return s.Role == RoleL2 || s.Role == RoleInner || s.Router != nil && s.Router.Forward == ForwardRoute
 }
 
 // Guard names the nodes that OpenNebula lets send from an address.

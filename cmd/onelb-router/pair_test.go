@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -282,15 +283,46 @@ func (p *pair) stand(each int) []*standing {
 	for _, address := range []string{vip4 + ":8765", "[" + vip6 + "]:8765"} {
 		for _, network := range []string{"tcp", "udp"} {
 			for range each {
-				conn, err := p.spaces["client"].DialContext(p.t.Context(), network, address)
-				p.must(err)
-				p.t.Cleanup(func() { _ = conn.Close() })
-				all = append(all, &standing{Conn: conn, network: network})
+				all = append(all, p.open(network, address))
 			}
 		}
 	}
 	p.alive(all, "at first")
 	return all
+}
+
+func (p *pair) open(network, address string) *standing {
+	p.t.Helper()
+	conn, err := p.spaces["client"].DialContext(p.t.Context(), network, address)
+	p.must(err)
+	p.t.Cleanup(func() { _ = conn.Close() })
+	return &standing{Conn: conn, network: network}
+}
+
+// routed has be1 hold two more addresses, which are routed to it, and returns connections
+// to them. The instances hide what the backends send behind their own addresses.
+func (p *pair) routed(c *router.Client, d router.Document) []*standing {
+	p.t.Helper()
+	p.address("be1", "eth0", "203.0.113.101/32")
+	p.run("be1", "ip", "address", "add", "2001:db8:113::101/128", "dev", "eth0", "nodad", "preferred_lft", "0") // no source of other replies
+	for address, group := range map[string]string{"203.0.113.101": "nodes4", "2001:db8:113::101": "nodes6"} {
+		d.Frontends = append(d.Frontends, router.Frontend{
+			Address: netip.MustParseAddr(address), Protocol: router.TCP, Port: 8080, BackendPort: 8080,
+			Service: "default/routed", Group: group, SNAT: router.SNATNever, Routed: true,
+		})
+	}
+	p.set(c, d)
+	for _, name := range []string{"r1", "r2"} {
+		p.hide(name)
+	}
+	all := []*standing{p.open("tcp", "203.0.113.101:8080"), p.open("tcp", "[2001:db8:113::101]:8080")}
+	p.alive(all, "at first")
+	return all
+}
+
+func (p *pair) hide(name string) {
+	p.t.Helper()
+	p.run(name, "nft", "add table inet hide; add chain inet hide out { type nat hook postrouting priority srcnat; }; add rule inet hide out oifname eth0 masquerade")
 }
 
 // alive asks over each, and wants the answer of the same backend as ever.
@@ -347,16 +379,19 @@ func TestPair(t *testing.T) {
 
 	all := p.stand(6)
 	p.copied(second, all)
+	routed := p.routed(c, d) // nobody has to copy these
 
 	p.powerOff(first)
 	p.eventually("the other one takes over", func() bool { return masters(c) == second })
 	p.alive(all, "after the failover")
+	p.alive(routed, "after the failover")
 	if got := p.spread("client", "tcp", vip4+":8765", 20); len(got) != 2 {
 		t.Errorf("new connections after the failover: %v", got)
 	}
 
 	// It returns, and takes nothing back.
 	p.links(first, true)
+	p.hide(first)
 	p.boot(first, map[string]int{"r1": 110, "r2": 100}[first])
 	p.copied(first, all)
 	if got := masters(c); got != second || !p.holds(first, false) || !p.holds(second, true) {
@@ -370,4 +405,5 @@ func TestPair(t *testing.T) {
 	}
 	p.eventually("it goes back in order", func() bool { return masters(c) == first && p.holds(first, true) && p.holds(second, false) })
 	p.alive(all, "after the way back")
+	p.alive(routed, "after the way back")
 }

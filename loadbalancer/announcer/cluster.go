@@ -51,6 +51,9 @@ type Address struct {
 	// Interfaces are names or regular expressions of the interfaces that may
 	// have it. None: the one with an address in the same network.
 	Interfaces []string `json:"interfaces,omitempty"`
+	// Routed: it is in no network of the nodes; a router passes it on to who holds it
+	// on the interface by which the other nodes reach the node.
+	Routed bool `json:"routed,omitempty"`
 	// Conflict: the API server knows that a stranger claims it.
 	Conflict bool `json:"conflict,omitempty"`
 	// Holder as it is known to the API server.

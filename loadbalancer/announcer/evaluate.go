@@ -245,7 +245,7 @@ func (e *Engine) place(n *entry, now time.Time) (addr.Interface, error) {
 	if len(n.patterns) != len(n.spec.Interfaces) {
 		return addr.Interface{}, ErrNoInterface // a pattern that cannot be compiled
 	}
-	on, found := addr.Choose(e.interfaces, n.address, n.patterns)
+	on, found := e.choose(n)
 	switch s := e.linkSince[on.Index]; {
 	case !found:
 		return on, ErrNoInterface
@@ -255,6 +255,15 @@ func (e *Engine) place(n *entry, now time.Time) (addr.Interface, error) {
 		return on, fmt.Errorf("%s: %w", on.Name, errWait)
 	}
 	return on, nil
+}
+
+// choose finds the interface that is to have the address, whatever its state.
+func (e *Engine) choose(n *entry) (addr.Interface, bool) {
+	if !n.spec.Routed {
+		return addr.Choose(e.interfaces, n.address, n.patterns)
+	}
+	self, _ := e.cluster.node(e.o.Node)
+	return addr.Primary(e.interfaces, self.Addresses, n.address)
 }
 
 // standInTime is how long a node stands in for another one before it tells the API

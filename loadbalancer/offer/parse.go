@@ -80,7 +80,7 @@ func Settings() []Setting {
 			}
 			return nil
 		}},
-		{"ONELB_FORWARD", "`NODEPORT`, `VIP` or `POD`", "`spec.router.forward`", func(t string, s *v1alpha1.AddressPoolSpec) error {
+		{"ONELB_FORWARD", "`NODEPORT`, `VIP`, `POD` or `ROUTE`", "`spec.router.forward`", func(t string, s *v1alpha1.AddressPoolSpec) error {
 			switch strings.ToUpper(t) {
 			case "NODEPORT":
 				router(s).Forward = v1alpha1.ForwardNodePort
@@ -88,8 +88,10 @@ func Settings() []Setting {
 				router(s).Forward = v1alpha1.ForwardVIP
 			case "POD":
 				router(s).Forward = v1alpha1.ForwardPod
+			case "ROUTE":
+				router(s).Forward = v1alpha1.ForwardRoute
 			default:
-				return errors.New("must be NODEPORT, VIP or POD")
+				return errors.New("must be NODEPORT, VIP, POD or ROUTE")
 			}
 			return nil
 		}},
@@ -201,6 +203,8 @@ func complete(s *v1alpha1.AddressPoolSpec) error {
 		return errors.New("ONELB_EXPOSURE ROUTER needs ONELB_ROUTER")
 	case (s.Router.Forward == v1alpha1.ForwardVIP) != (s.Router.InnerPool != ""):
 		return errors.New("ONELB_INNER_POOL is needed with ONELB_FORWARD VIP, and only there")
+	case s.Router.Forward == v1alpha1.ForwardRoute && s.Router.SNAT == v1alpha1.SNATAlways:
+		return errors.New("ONELB_SNAT ALWAYS needs a router that translates, and with ONELB_FORWARD ROUTE it does not")
 	}
 	return nil
 }

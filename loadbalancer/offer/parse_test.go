@@ -56,33 +56,43 @@ func TestParsePods(t *testing.T) {
 	}
 }
 
+func TestParseRoute(t *testing.T) {
+	_, got, err := parse(network(5, "ONELB_POOL=p", "ONELB_ROUTER=edge", "ONELB_FORWARD=route"))
+	want := base(5)
+	want.Exposure, want.Router = v1alpha1.ExposureRouter, &v1alpha1.RouterSpec{Name: "edge", Forward: v1alpha1.ForwardRoute, SNAT: v1alpha1.SNATAuto}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
 func TestParseSaysAllThatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
-		"ONELB_POOL=Public":                              "ONELB_POOL \"Public\" must consist",
-		"ONELB_POOL=" + strings.Repeat("a", 64):          "must consist",
-		"ONELB_SNAT=SOMETIMES":                           "must be AUTO, ALWAYS or NEVER",
-		"ONELB_POLICY=x":                                 "unknown setting ONELB_POLICY",
-		"ONELB_AUTO_ASSIGN=maybe":                        "must be YES or NO",
-		"ONELB_AUTO_ASSIGN=":                             "must be YES or NO",
-		"ONELB_PRIORITY=-1":                              "from 0 to",
-		"ONELB_CHUNK_SIZE=0":                             "from 1 to 256",
-		"ONELB_CHUNK_SIZE=8x":                            "from 1 to 256",
-		"ONELB_RESERVE_AHEAD=257":                        "from 0 to 256",
-		"ONELB_QUARANTINE=30":                            "with a unit",
-		"ONELB_QUARANTINE=-1s":                           "with a unit",
-		"ONELB_RANGES=10.0.0.1":                          "FIRST-LAST",
-		"ONELB_RANGES=10.0.0.9-10.0.0.1":                 "FIRST-LAST",
-		"ONELB_RANGES=10.0.0.1-2001:db8::1":              "FIRST-LAST",
-		"ONELB_RANGES=10.0.0.1-10.0.0.2,":                "FIRST-LAST",
-		"ONELB_EXPOSURE=BGP":                             "must be L2 or ROUTER",
-		"ONELB_EXPOSURE=ROUTER":                          "needs ONELB_ROUTER",
-		"ONELB_FORWARD=VIP":                              "needs ONELB_ROUTER",
-		"ONELB_ROUTER=a_b":                               "must consist",
-		"ONELB_EXPOSURE=L2 ONELB_ROUTER=a":               "go with ONELB_EXPOSURE ROUTER",
-		"ONELB_ROUTER=a ONELB_FORWARD=VIP":               "ONELB_INNER_POOL",
-		"ONELB_ROUTER=a ONELB_INNER_POOL=b":              "ONELB_INNER_POOL",
-		"ONELB_ROUTER=a ONELB_FORWARD=DNAT":              "NODEPORT, VIP or POD",
-		"ONELB_X=1 ONELB_PRIORITY=x ONELB_CHUNK_SIZE=no": "unknown setting ONELB_X",
+		"ONELB_POOL=Public":                                    "ONELB_POOL \"Public\" must consist",
+		"ONELB_POOL=" + strings.Repeat("a", 64):                "must consist",
+		"ONELB_SNAT=SOMETIMES":                                 "must be AUTO, ALWAYS or NEVER",
+		"ONELB_POLICY=x":                                       "unknown setting ONELB_POLICY",
+		"ONELB_AUTO_ASSIGN=maybe":                              "must be YES or NO",
+		"ONELB_AUTO_ASSIGN=":                                   "must be YES or NO",
+		"ONELB_PRIORITY=-1":                                    "from 0 to",
+		"ONELB_CHUNK_SIZE=0":                                   "from 1 to 256",
+		"ONELB_CHUNK_SIZE=8x":                                  "from 1 to 256",
+		"ONELB_RESERVE_AHEAD=257":                              "from 0 to 256",
+		"ONELB_QUARANTINE=30":                                  "with a unit",
+		"ONELB_QUARANTINE=-1s":                                 "with a unit",
+		"ONELB_RANGES=10.0.0.1":                                "FIRST-LAST",
+		"ONELB_RANGES=10.0.0.9-10.0.0.1":                       "FIRST-LAST",
+		"ONELB_RANGES=10.0.0.1-2001:db8::1":                    "FIRST-LAST",
+		"ONELB_RANGES=10.0.0.1-10.0.0.2,":                      "FIRST-LAST",
+		"ONELB_EXPOSURE=BGP":                                   "must be L2 or ROUTER",
+		"ONELB_EXPOSURE=ROUTER":                                "needs ONELB_ROUTER",
+		"ONELB_FORWARD=VIP":                                    "needs ONELB_ROUTER",
+		"ONELB_ROUTER=a_b":                                     "must consist",
+		"ONELB_EXPOSURE=L2 ONELB_ROUTER=a":                     "go with ONELB_EXPOSURE ROUTER",
+		"ONELB_ROUTER=a ONELB_FORWARD=VIP":                     "ONELB_INNER_POOL",
+		"ONELB_ROUTER=a ONELB_INNER_POOL=b":                    "ONELB_INNER_POOL",
+		"ONELB_ROUTER=a ONELB_FORWARD=DNAT":                    "NODEPORT, VIP, POD or ROUTE",
+		"ONELB_ROUTER=a ONELB_FORWARD=ROUTE ONELB_SNAT=ALWAYS": "with ONELB_FORWARD ROUTE it does not",
+		"ONELB_X=1 ONELB_PRIORITY=x ONELB_CHUNK_SIZE=no":       "unknown setting ONELB_X",
 	} {
 		_, _, err := parse(network(5, append([]string{"ONELB_POOL=p"}, strings.Fields(text)...)...))
 		if err == nil || !strings.Contains(err.Error(), want) {

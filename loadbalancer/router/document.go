@@ -124,6 +124,10 @@ type Frontend struct {
 	// MaxConnections is how many connections may be open at a time, of all
 	// clients together; 0: any number.
 	MaxConnections uint32
+	// Routed: nothing is translated. One of the group's members holds the address on
+	// the members' network, and packets for it are passed on there as they are. All
+	// frontends of an address are, or none.
+	Routed bool
 }
 
 // Key returns what identifies the frontend.
@@ -234,5 +238,5 @@ func (g Group) Equal(o Group) bool {
 // Equal reports whether two frontends are the same.
 func (f Frontend) Equal(o Frontend) bool {
 	return f.Key() == o.Key() && f.Service == o.Service && f.Group == o.Group &&
-		f.BackendPort == o.BackendPort && f.SNAT == o.SNAT && f.Affinity == o.Affinity && f.MaxConnections == o.MaxConnections && slices.Equal(f.SourceRanges, o.SourceRanges)
+		f.BackendPort == o.BackendPort && f.SNAT == o.SNAT && f.Affinity == o.Affinity && f.MaxConnections == o.MaxConnections && f.Routed == o.Routed && slices.Equal(f.SourceRanges, o.SourceRanges)
 }

@@ -34,6 +34,7 @@ func sample() Document {
 				SourceRanges: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")},
 			},
 			{Address: netip.MustParseAddr("2001:db8:113::100"), Protocol: SCTP, Port: 80, Service: "default/web", Group: "nodes6", BackendPort: 30080, SNAT: SNATAlways},
+			{Address: netip.MustParseAddr("2001:db8:113::101"), Protocol: TCP, Port: 80, Service: "default/routed", Group: "nodes4", BackendPort: 80, SNAT: SNATNever, Routed: true},
 		},
 		Routes: []Route{
 			{Destination: netip.MustParsePrefix("10.244.1.0/24"), Gateway: netip.MustParseAddr("10.20.0.11")},
@@ -69,21 +70,29 @@ func TestValidate(t *testing.T) {
 		"snat":                {func(d *Document) { d.Frontends[0].SNAT = "maybe" }, `snat "maybe"`},
 		"affinity":            {func(d *Document) { d.Frontends[0].Affinity = 25 * time.Hour }, "up to 24h"},
 		"part of a second":    {func(d *Document) { d.Frontends[0].Affinity = time.Millisecond }, "not whole seconds"},
-		"limit":               {func(d *Document) { d.Frontends[0].MaxConnections = MaxConnectionLimit + 1 }, "at most 1000000"},
-		"default route":       {func(d *Document) { d.Routes[0].Destination = netip.MustParsePrefix("0.0.0.0/0") }, "shorter than /8"},
-		"route to itself":     {func(d *Document) { d.Routes[0].Gateway = netip.MustParseAddr("10.244.1.1") }, "has the gateway in it"},
-		"route of two":        {func(d *Document) { d.Routes[0].Gateway = d.Routes[1].Gateway }, "another family"},
-		"unsorted routes":     {func(d *Document) { slices.Reverse(d.Routes) }, "not sorted"},
-		"many routes":         {func(d *Document) { d.Routes = make([]Route, MaxRoutes+1) }, "8193 routes"},
-		"weight":              {func(d *Document) { d.Groups[0].Members[0].Weight = MaxWeight + 1 }, "weight 1001"},
-		"negative weight":     {func(d *Document) { d.Groups[0].Members[0].Weight = -1 }, "weight -1"},
-		"check path":          {func(d *Document) { d.Groups[0].Check.Path = "healthz" }, "starts with /"},
-		"check path with CR":  {func(d *Document) { d.Groups[0].Check.Path = "/ HTTP/1.1\r\nX: y" }, "starts with /"},
-		"check port":          {func(d *Document) { d.Groups[0].Check.Port = 0 }, "needs a port"},
-		"unmasked range":      {func(d *Document) { d.Frontends[0].SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "not a masked prefix"},
-		"many ranges":         {func(d *Document) { d.Frontends[0].SourceRanges = make([]netip.Prefix, MaxSourceRanges+1) }, "1025 source ranges"},
-		"many members":        {func(d *Document) { d.Groups[0].Members = make([]Member, MaxMembers+1) }, "1025 members"},
-		"long service":        {func(d *Document) { d.Frontends[0].Service = strings.Repeat("x", 321) }, "Service's name"},
+		"routed and not": {func(d *Document) {
+			f := d.Frontends[3]
+			f.Port, f.Routed, f.Group = 81, false, "nodes6"
+			d.Frontends = append(d.Frontends, f)
+		}, "of Service default/routed: one frontend of 2001:db8:113::101 is routed and another is translated"},
+		"routed to a port":   {func(d *Document) { d.Frontends[3].BackendPort = 8080 }, "it is routed, and still has port 8080"},
+		"routed and sticky":  {func(d *Document) { d.Frontends[3].Affinity = time.Hour }, "affinity 1h0m0s"},
+		"routed and hidden":  {func(d *Document) { d.Frontends[3].SNAT = SNATAuto }, "snat auto"},
+		"limit":              {func(d *Document) { d.Frontends[0].MaxConnections = MaxConnectionLimit + 1 }, "at most 1000000"},
+		"default route":      {func(d *Document) { d.Routes[0].Destination = netip.MustParsePrefix("0.0.0.0/0") }, "shorter than /8"},
+		"route to itself":    {func(d *Document) { d.Routes[0].Gateway = netip.MustParseAddr("10.244.1.1") }, "has the gateway in it"},
+		"route of two":       {func(d *Document) { d.Routes[0].Gateway = d.Routes[1].Gateway }, "another family"},
+		"unsorted routes":    {func(d *Document) { slices.Reverse(d.Routes) }, "not sorted"},
+		"many routes":        {func(d *Document) { d.Routes = make([]Route, MaxRoutes+1) }, "8193 routes"},
+		"weight":             {func(d *Document) { d.Groups[0].Members[0].Weight = MaxWeight + 1 }, "weight 1001"},
+		"negative weight":    {func(d *Document) { d.Groups[0].Members[0].Weight = -1 }, "weight -1"},
+		"check path":         {func(d *Document) { d.Groups[0].Check.Path = "healthz" }, "starts with /"},
+		"check path with CR": {func(d *Document) { d.Groups[0].Check.Path = "/ HTTP/1.1\r\nX: y" }, "starts with /"},
+		"check port":         {func(d *Document) { d.Groups[0].Check.Port = 0 }, "needs a port"},
+		"unmasked range":     {func(d *Document) { d.Frontends[0].SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "not a masked prefix"},
+		"many ranges":        {func(d *Document) { d.Frontends[0].SourceRanges = make([]netip.Prefix, MaxSourceRanges+1) }, "1025 source ranges"},
+		"many members":       {func(d *Document) { d.Groups[0].Members = make([]Member, MaxMembers+1) }, "1025 members"},
+		"long service":       {func(d *Document) { d.Frontends[0].Service = strings.Repeat("x", 321) }, "Service's name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := sample()
@@ -109,7 +118,7 @@ func TestNormalize(t *testing.T) {
 		d.Frontends[i].Address = netip.AddrFrom16(d.Frontends[i].Address.As16())
 		slices.Reverse(d.Frontends[i].SourceRanges)
 	}
-	d.Frontends[1].SourceRanges = append(d.Frontends[1].SourceRanges, netip.MustParsePrefix("10.255.0.0/8"))
+	d.Frontends[2].SourceRanges = append(d.Frontends[2].SourceRanges, netip.MustParsePrefix("10.255.0.0/8"))
 	before := d.Frontends[0]
 	got := d.Normalize()
 	if diff := cmp.Diff(want, got, compareAddresses); diff != "" {

@@ -128,6 +128,7 @@ func frontendsToWire(frontends []Frontend) []*wire.Frontend {
 			Key: keyToWire(f.Key()), Service: f.Service, Group: f.Group,
 			BackendPort: uint32(f.BackendPort), Snat: string(f.SNAT),
 			AffinitySeconds: uint32(f.Affinity / time.Second), MaxConnections: f.MaxConnections, //nolint:gosec // Validate bounds it
+			Routed: f.Routed,
 		}
 		for _, r := range f.SourceRanges {
 			w.SourceRanges = append(w.SourceRanges, PrefixToWire(r))
@@ -179,7 +180,7 @@ func frontendFromWire(w *wire.Frontend) (Frontend, error) {
 	f := Frontend{
 		Address: key.Address, Protocol: key.Protocol, Port: key.Port,
 		Service: w.GetService(), Group: w.GetGroup(), BackendPort: backend, SNAT: SNAT(w.GetSnat()),
-		Affinity: time.Duration(w.GetAffinitySeconds()) * time.Second, MaxConnections: w.GetMaxConnections(),
+		Affinity: time.Duration(w.GetAffinitySeconds()) * time.Second, MaxConnections: w.GetMaxConnections(), Routed: w.GetRouted(),
 	}
 	for _, r := range w.GetSourceRanges() {
 		p, err := PrefixFromWire(r)

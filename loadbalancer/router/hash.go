@@ -117,4 +117,7 @@ func (e *encoder) frontend(f Frontend) {
 	}
 	e.number(28, uint64(f.Affinity)) //nolint:gosec // any value hashes; Validate bounds it
 	e.number(29, uint64(f.MaxConnections))
+	if f.Routed {
+		e.number(32, 1)
+	}
 }

@@ -191,12 +191,15 @@ func (d Document) validateFrontends(families map[string]family) error {
 			case c > 0:
 				return invalid(f, "frontends are not sorted")
 			}
+			if o := d.Frontends[i-1]; o.Address == f.Address && o.Routed != f.Routed {
+				return invalid(f, "one frontend of %s is routed and another is translated, of Service %s", f.Address, o.Service)
+			}
 		}
 		family, known := families[f.Group]
 		if !known {
 			return invalid(f, "group %q is not in the document", f.Group)
 		}
-		if family != noFamily && family != familyOf(f.Address) {
+		if family != noFamily && family != familyOf(f.Address) && !f.Routed {
 			return invalid(f, "the members of group %q are %s", f.Group, family)
 		}
 		if total += len(f.SourceRanges); total > MaxSourceRangeTotal {
@@ -233,6 +236,9 @@ func (f Frontend) Validate() error {
 	}
 	if f.MaxConnections > MaxConnectionLimit {
 		return fmt.Errorf("limit of %d connections, at most %d", f.MaxConnections, MaxConnectionLimit)
+	}
+	if f.Routed && (f.BackendPort != f.Port || f.Affinity != 0 || f.SNAT != SNATNever) {
+		return fmt.Errorf("it is routed, and still has port %d on the backend, affinity %s or snat %s", f.BackendPort, f.Affinity, f.SNAT)
 	}
 	return f.validateRanges()
 }

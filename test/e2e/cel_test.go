@@ -20,6 +20,7 @@ func TestInvalidObjects(t *testing.T) {
 		"forward":                {"network: {name: a}, exposure: Router, router: {name: edge, forward: Pods}", `Unsupported value: "Pods"`},
 		"inner-of-pods":          {"network: {name: a}, exposure: Router, router: {name: edge, forward: Pod, innerPool: x}", "innerPool is required with forward VIP, and only there"},
 		"snat":                   {"network: {name: a}, exposure: Router, router: {name: edge, snat: sometimes}", `Unsupported value: "sometimes"`},
+		"snat-of-route":          {"network: {name: a}, exposure: Router, router: {name: edge, forward: Route, snat: always}", "snat always needs a router that translates"},
 		"mixed-range":            {l2 + `, ranges: [{start: 10.0.0.1, end: "fd00::1"}]`, "start and end are addresses of the same family"},
 		"no-address":             {l2 + `, ranges: [{start: 10.0.0.1, end: 10.0.0.256}]`, "start and end are addresses of the same family"},
 		"chunk":                  {l2 + ", chunkSize: 0", "should be greater than or equal to 1"},

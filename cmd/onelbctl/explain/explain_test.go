@@ -108,6 +108,18 @@ func TestWayStraightToThePods(t *testing.T) {
 	}
 }
 
+func TestWayToTheHolder(t *testing.T) {
+	s := sample.New()
+	s.VirtualIPs[1].Spec.Router.Forward = v1alpha1.ForwardRoute
+	if w := report(t, s, "shop").Ways[0]; kinds(w) != "address:ok router:ok holder:down service:ok endpoints:ok" || !strings.Contains(w.Hops[2].Remedy, "InternalIP") {
+		t.Errorf("without holder: %+v", w)
+	}
+	s.VirtualIPs[1].Status.Holder = &v1alpha1.Holder{Name: "node-2", Interface: "eth0"}
+	if w := report(t, s, "shop").Ways[0]; kinds(w) != "address:ok router:ok holder:ok service:ok endpoints:ok" {
+		t.Errorf("%s", kinds(w))
+	}
+}
+
 func TestLocalPolicy(t *testing.T) {
 	s := sample.New()
 	s.Services[0].Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal

@@ -63,9 +63,13 @@ func Of(inv *inventory.Inventory, svc *corev1.Service, v *v1alpha1.VirtualIP) []
 	w := way{inv: inv, svc: svc, v: v}
 	w.add(w.address())
 	switch {
-	case v.Spec.Role.HeldByNode():
-		w.add(w.holder(v))
 	case v.Spec.Router == nil:
+		if v.Spec.HeldByNode() {
+			w.add(w.holder(v))
+		}
+	case v.Spec.Router.Forward == v1alpha1.ForwardRoute:
+		w.add(w.router())
+		w.add(w.holder(v))
 	case v.Spec.Router.Forward == v1alpha1.ForwardVIP:
 		w.add(w.router())
 		w.inner()
@@ -201,6 +205,8 @@ func (w *way) noHolder(v *v1alpha1.VirtualIP, h Hop) Hop {
 	case v.Spec.NodeSelector != "":
 		h.Detail += fmt.Sprintf("; AddressPool %s lets nodes with %q hold it", v.Spec.Pool, v.Spec.NodeSelector)
 		h.Remedy = fmt.Sprintf("kubectl get nodes -l '%s' has to show a node with an interface in the pool's network", v.Spec.NodeSelector)
+	case v.Spec.Router != nil:
+		h.Remedy = "a node needs a ready agent, an interface with one of the InternalIPs of its Node object, and no label " + corev1.LabelNodeExcludeBalancers
 	default:
 		h.Remedy = "a node needs a ready agent, an interface in the pool's network (or one of spec.l2.interfaces), and no label " + corev1.LabelNodeExcludeBalancers
 	}

@@ -105,6 +105,25 @@ func Choose(interfaces []Interface, a netip.Addr, patterns Patterns) (Interface,
 	return best, found
 }
 
+// Primary returns the interface that has one of the host's own addresses, the first
+// that counts: of the family of a, or else of the other one. It is for addresses that
+// are in no network of the host's.
+func Primary(interfaces []Interface, own []netip.Addr, a netip.Addr) (Interface, bool) {
+	for _, same := range []bool{true, false} {
+		for _, o := range own {
+			if (o.Is4() == a.Is4()) != same {
+				continue
+			}
+			for _, i := range interfaces {
+				if len(i.MAC) == 6 && i.Has(o) {
+					return i, true
+				}
+			}
+		}
+	}
+	return Interface{}, false
+}
+
 func (ps Patterns) admit(name string) bool {
 	return len(ps) == 0 || slices.ContainsFunc(ps, func(p *regexp.Regexp) bool { return p.MatchString(name) })
 }

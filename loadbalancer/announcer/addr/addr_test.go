@@ -45,6 +45,37 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+func TestPrimary(t *testing.T) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	own := func(texts ...string) (out []netip.Addr) {
+		for _, s := range texts {
+			out = append(out, netip.MustParseAddr(s))
+		}
+		return out
+	}
+	interfaces := []addr.Interface{
+		{Name: "eth0", MAC: mac, Own: own("192.0.2.9", "2001:db8::9")},
+		{Name: "eth1", MAC: mac, Own: own("10.20.0.11")},
+		{Name: "lo", Own: own("127.0.0.1")},
+	}
+	for _, c := range []struct {
+		own           []netip.Addr
+		address, want string
+	}{
+		{own("10.20.0.11", "192.0.2.9"), "203.0.113.7", "eth1"},
+		{own("10.20.0.11"), "2001:db8:113::7", "eth1"}, // the node has no other
+		{own("10.20.0.11", "2001:db8::9"), "2001:db8:113::7", "eth0"},
+		{own("10.20.0.99"), "203.0.113.7", ""},
+		{own("127.0.0.1"), "203.0.113.7", ""},
+		{nil, "203.0.113.7", ""},
+	} {
+		got, ok := addr.Primary(interfaces, c.own, netip.MustParseAddr(c.address))
+		if got.Name != c.want || ok != (c.want != "") {
+			t.Errorf("%s with %v: got %q, want %q", c.address, c.own, got.Name, c.want)
+		}
+	}
+}
+
 func TestCompileNamesTheCulprit(t *testing.T) {
 	if _, err := addr.Compile([]string{"eth0", "eth["}); err == nil {
 		t.Error("a broken expression was accepted")

@@ -28,10 +28,13 @@ func translate(logger klog.Logger, cordoned bool, nodes []*corev1.Node, vips []*
 	slices.SortFunc(c.Nodes, func(a, b announcer.Node) int { return cmp.Compare(a.Name, b.Name) })
 	pick := picker{logger: logger, nodes: nodes, known: map[string][]string{}}
 	for _, v := range vips {
-		if !v.Spec.Role.HeldByNode() {
+		if !v.Spec.HeldByNode() && (v.Spec.Router == nil || v.Status.Holder == nil) {
 			continue
 		}
 		if out, ok := pick.address(v, endpoints); ok {
+			if !v.Spec.HeldByNode() {
+				out.Services = nil // its pool no longer has forward Route: whoever holds it lets go
+			}
 			c.Addresses = append(c.Addresses, out)
 		}
 	}
@@ -93,7 +96,7 @@ func translateAddress(a netip.Addr, v *v1alpha1.VirtualIP, endpoints slicesOf) a
 	for _, s := range v.Spec.Services {
 		out.Services = append(out.Services, announcer.Service{Namespace: s.Namespace, Name: s.Name, UID: string(s.UID)})
 	}
-	out.Conflict = conflict(v)
+	out.Conflict, out.Routed = conflict(v), v.Spec.Router != nil
 	if h := v.Status.Holder; h != nil {
 		out.Holder = &announcer.Holding{Node: h.Name, Interface: h.Interface, Since: h.Since.Time, Epoch: h.Epoch}
 	}

@@ -31,6 +31,11 @@ func TestTranslate(t *testing.T) {
 		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.11", Role: v1alpha1.RoleL2, Guard: &v1alpha1.Guard{Candidates: []v1alpha1.Candidate{
 			{Node: "n9", Machine: 9, State: v1alpha1.CandidateAttached}, {Node: "n1", Machine: 1, State: v1alpha1.CandidateAttached},
 			{Node: "n2", Machine: 2, State: v1alpha1.CandidateAttaching}, {Node: "n3", Machine: 3, State: v1alpha1.CandidateDetaching}}}}},
+		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.12", Role: v1alpha1.RoleRouter, Services: services[:1], Router: &v1alpha1.VirtualIPRouter{Forward: v1alpha1.ForwardRoute}}},
+		{
+			Spec:   v1alpha1.VirtualIPSpec{Address: "203.0.113.13", Role: v1alpha1.RoleRouter, Services: services, Router: &v1alpha1.VirtualIPRouter{Forward: v1alpha1.ForwardNodePort}},
+			Status: v1alpha1.VirtualIPStatus{Holder: &v1alpha1.Holder{Name: "n1", Interface: "eth0", Epoch: 4, Since: metav1.NewMicroTime(since)}},
+		},
 		{Spec: v1alpha1.VirtualIPSpec{Address: "nonsense", Role: v1alpha1.RoleL2}},
 		{Spec: v1alpha1.VirtualIPSpec{Address: "203.0.113.8", Role: v1alpha1.RoleL2, Services: services,
 			TrafficPolicy: v1alpha1.TrafficPolicyLocal}},
@@ -76,6 +81,9 @@ func TestTranslate(t *testing.T) {
 				Services: []announcer.Service{{Namespace: "d", Name: "a", UID: "1"}, {Namespace: "d", Name: "b", UID: "2"}}},
 			{Address: netip.MustParseAddr("203.0.113.10"), Selected: true}, // it cannot be read
 			{Address: netip.MustParseAddr("203.0.113.11"), Local: true, Endpoints: []string{"n1", "n9"}},
+			{Address: netip.MustParseAddr("203.0.113.12"), Routed: true, Services: []announcer.Service{{Namespace: "d", Name: "a", UID: "1"}}},
+			// The router translates now; the node is to let go.
+			{Address: netip.MustParseAddr("203.0.113.13"), Routed: true, Holder: &announcer.Holding{Node: "n1", Interface: "eth0", Epoch: 4, Since: since}},
 		},
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {

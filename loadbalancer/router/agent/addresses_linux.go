@@ -40,6 +40,7 @@ type KernelAddresses struct {
 
 	mu         sync.Mutex // guards what follows
 	interfaces []addr.Interface
+	routed     routedAddresses
 	wanted     []netip.Addr
 	dirty      bool // interfaces or kernel may have changed since the last Hold
 	held       map[netip.Addr]addr.Interface
@@ -87,7 +88,7 @@ func (k *KernelAddresses) Refresh() error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.interfaces, k.dirty = interfaces, true
+	k.interfaces, k.dirty, k.routed.dirty = interfaces, true, true
 	return nil
 }
 
@@ -178,8 +179,14 @@ func (k *KernelAddresses) take(ctx context.Context, a netip.Addr, present map[ad
 			return at, err
 		}
 	}
-	if before, held := k.held[a]; !is || !held || before.Index != i.Index || !before.Up && i.Up {
-		klog.FromContext(ctx).Info("Holding a public address", "address", a, "interface", i.Name, "new", !is)
+	k.taken(ctx, a, i, !is)
+	return at, nil
+}
+
+// taken has an address announced that this host now answers for, unless it did before.
+func (k *KernelAddresses) taken(ctx context.Context, a netip.Addr, i addr.Interface, anew bool) {
+	if before, held := k.held[a]; anew || !held || before.Index != i.Index || !before.Up && i.Up {
+		klog.FromContext(ctx).Info("Holding a public address", "address", a, "interface", i.Name, "new", anew)
 		k.due[a] = nil
 		for _, after := range announceAfter {
 			k.due[a] = append(k.due[a], time.Now().Add(after))
@@ -187,7 +194,6 @@ func (k *KernelAddresses) take(ctx context.Context, a netip.Addr, present map[ad
 		poke(k.urgent)
 	}
 	k.held[a] = i
-	return at, nil
 }
 
 func (k *KernelAddresses) forget(a netip.Addr) {

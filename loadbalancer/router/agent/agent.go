@@ -56,7 +56,7 @@ type Agent struct {
 
 	status statuses
 	role   role
-	served atomic.Pointer[map[netip.Addr]bool] // addresses of all frontends
+	served atomic.Pointer[map[netip.Addr]bool] // addresses of all frontends that are translated
 }
 
 type request struct {
@@ -214,6 +214,9 @@ func (a *Agent) apply(ctx context.Context, r *wire.ApplyRequest) *wire.ApplyResp
 		refusal = a.admitRoutes(d)
 	}
 	if refusal == nil && changed {
+		refusal = a.admitRouted(d)
+	}
+	if refusal == nil && changed {
 		refusal = a.change(ctx, d, r)
 	}
 	answer := &wire.ApplyResponse{}
@@ -363,8 +366,8 @@ func (a *Agent) program(ctx context.Context) error {
 	healthy := func(check router.Check, probed netip.Addr) bool {
 		return results[health.Target{Address: probed, Port: check.Port, Path: check.Path}].State == health.Healthy
 	}
-	addresses := addressesOf(documents)
-	inner, networks := a.surroundings(addresses)
+	addresses, routed := a.split(documents)
+	inner, networks := a.surroundings(addressesOf(documents))
 	plan := nft.New(nft.Input{Documents: documents, Healthy: healthy, Inner: inner, Networks: networks, Elsewhere: a.replies.Elsewhere()})
 	a.route(ctx, documents)
 	if err := a.opts.Table.Apply(ctx, plan); err != nil {
@@ -377,14 +380,16 @@ func (a *Agent) program(ctx context.Context) error {
 	a.served.Store(&served)
 	held := addresses
 	if master, _ := a.role.get(); !master {
-		held = nil
+		held, routed = nil, nil
 	}
 	if err := a.opts.Addresses.Hold(ctx, held); err != nil {
 		return err
 	}
+	// As with routes to pods: an inner interface that is down takes no others with it.
+	a.note("routed addresses", a.opts.Addresses.Route(ctx, routed))
 	a.held, a.untried = held, true
 	a.forget(ctx, documents, healthy)
-	a.metrics.running(plan.Counts(), len(held))
+	a.metrics.running(plan.Counts(), len(held)+len(routed))
 	return nil
 }
 

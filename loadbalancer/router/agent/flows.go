@@ -51,7 +51,7 @@ func udpBackends(documents []router.Document, healthy func(router.Check, netip.A
 			groups[d.Groups[i].Name] = nil
 		}
 		for _, f := range d.Frontends {
-			if f.Protocol != router.UDP {
+			if f.Protocol != router.UDP || f.Routed { // what is not translated follows its holder
 				continue
 			}
 			members := groups[f.Group]

@@ -36,6 +36,7 @@ type fakeKernel struct {
 	plans    int
 	size     nft.Counts
 	held     []netip.Addr
+	routed   []Routed
 	flows    []Flow
 	routes   []router.Route
 	firewall error         // what other tables do
@@ -107,6 +108,13 @@ func (f fakeAddresses) Hold(_ context.Context, a []netip.Addr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.held = slices.Clone(a)
+	return nil
+}
+
+func (f fakeAddresses) Route(_ context.Context, r []Routed) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.routed = slices.Clone(r)
 	return nil
 }
 

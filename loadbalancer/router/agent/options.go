@@ -74,6 +74,15 @@ type Addresses interface {
 	Interfaces() []Interface
 	// Hold makes exactly these addresses be held.
 	Hold(ctx context.Context, addresses []netip.Addr) error
+	// Route makes exactly these be answered for outside and passed on inside.
+	Route(ctx context.Context, routed []Routed) error
+}
+
+// Routed is a public address that somebody holds on an inner network.
+type Routed struct {
+	Address netip.Addr
+	// Through is the name of the inner interface.
+	Through string
 }
 
 // Interface is a network interface of the router.

@@ -70,7 +70,7 @@ func (KernelRoutes) List() ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, k := range all {
 		to := prefixOf(k.Dst)
-		if k.Type == unix.RTN_UNICAST && to.Bits() > 0 && to.Addr().IsGlobalUnicast() {
+		if k.Protocol != holderProtocol && k.Type == unix.RTN_UNICAST && to.Bits() > 0 && to.Addr().IsGlobalUnicast() {
 			out = append(out, to)
 		}
 	}

@@ -14,6 +14,7 @@ func (a *Agent) traffic() []nft.Traffic {
 		in, out  string
 		protocol router.Protocol
 		four     bool
+		routed   bool
 	}
 	links := map[string]nft.Link{}
 	interfaces := a.opts.Addresses.Interfaces()
@@ -30,13 +31,17 @@ func (a *Agent) traffic() []nft.Traffic {
 			}
 			in, err := a.opts.Addresses.Where(f.Address)
 			to, connected := towards(interfaces, g.Members[0].Address)
-			k := kind{in, to, f.Protocol, f.Address.Is4()}
+			backend := g.Members[0].Address
+			if f.Routed {
+				backend = f.Address
+			}
+			k := kind{in, to, f.Protocol, f.Address.Is4(), f.Routed}
 			if err != nil || !connected || seen[k] {
 				continue
 			}
 			seen[k] = true
 			out = append(out, nft.Traffic{
-				In: links[in], Out: links[to], Protocol: f.Protocol, Backend: netip.AddrPortFrom(g.Members[0].Address, f.BackendPort),
+				In: links[in], Out: links[to], Protocol: f.Protocol, Backend: netip.AddrPortFrom(backend, f.BackendPort), Routed: f.Routed,
 			})
 		}
 	}

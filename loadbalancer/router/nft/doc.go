@@ -16,6 +16,12 @@
 //	groups     group -> table of backends
 //	slots      table . slot -> backend, slot drawn at random
 //
+// Of addresses that are routed to their holders nothing is translated; the chain
+// forward lets pass what is for a frontend:
+//
+//	routed     address
+//	passing    address . protocol . port
+//
 // A table's number derives from its members, and groups with the same healthy
 // members share one. A change of health therefore adds one table and points the
 // groups at it, whatever the number of frontends.

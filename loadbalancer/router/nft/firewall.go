@@ -12,11 +12,14 @@ import (
 	"github.com/onelb/onelb/loadbalancer/router"
 )
 
-// Traffic is the first packet of a connection to a frontend, after its translation.
+// Traffic is the first packet of a connection to a frontend, after its translation if
+// there is one.
 type Traffic struct {
 	In, Out  Link
 	Protocol router.Protocol
 	Backend  netip.AddrPort
+	// Routed: it was not translated.
+	Routed bool
 }
 
 // Link is an interface.
@@ -214,6 +217,9 @@ func (t Traffic) ct(e *expr.Ct) []byte {
 	case expr.CtKeySTATE:
 		return native(expr.CtStateBitNEW)
 	case expr.CtKeySTATUS:
+		if t.Routed {
+			return native(0)
+		}
 		return native(statusDNAT)
 	}
 	return nil
@@ -295,9 +301,9 @@ const (
 func (t Traffic) xtMatch(e *expr.Match) match {
 	switch info := e.Info.(type) {
 	case *xt.ConntrackMtinfo3:
-		return conntrackMatch(info.ConntrackMtinfoBase, info.StateMask)
+		return t.conntrackMatch(info.ConntrackMtinfoBase, info.StateMask)
 	case *xt.ConntrackMtinfo2:
-		return conntrackMatch(info.ConntrackMtinfoBase, info.StateMask)
+		return t.conntrackMatch(info.ConntrackMtinfoBase, info.StateMask)
 	case *xt.Tcp:
 		return certainly(t.Protocol == router.TCP && info.DstPorts[0] <= t.Backend.Port() && t.Backend.Port() <= info.DstPorts[1]).and(unsure)
 	case *xt.Udp:
@@ -314,11 +320,11 @@ func (m match) or(o match) match {
 	return o
 }
 
-func conntrackMatch(b xt.ConntrackMtinfoBase, states uint16) match {
+func (t Traffic) conntrackMatch(b xt.ConntrackMtinfoBase, states uint16) match {
 	if b.MatchFlags&^uint16(xt.ConntrackState|xt.ConntrackStateAlias) != 0 || b.MatchFlags&uint16(xt.ConntrackState) == 0 {
 		return unsure
 	}
-	is := states&(xtStateNew|xtStateDNAT) != 0
+	is := states&xtStateNew != 0 || states&xtStateDNAT != 0 && !t.Routed
 	return certainly(is != (b.InvertFlags&uint16(xt.ConntrackState) != 0))
 }
 

@@ -69,15 +69,19 @@ func inTable(conn *nftables.Conn, table *nftables.Table, chains []*nftables.Chai
 	var found []error
 	for _, c := range base {
 		var dropped []string
+		help := "ct status dnat accept"
 		for _, t := range traffic {
 			if concerns(table.Family, t.Backend.Addr()) && f.judge(c.Name, c.Policy, t) == drops {
 				dropped = append(dropped, fmt.Sprintf("%s from %s to %s on %s", t.Protocol, t.In.Name, t.Backend, t.Out.Name))
+				if t.Routed {
+					help = fmt.Sprintf("%s daddr %s accept", families[familyIndex(t.Backend.Addr())].name, t.Backend.Addr())
+				}
 			}
 		}
 		if len(dropped) > 0 {
 			slices.Sort(dropped)
-			found = append(found, fmt.Errorf("chain %s of table %s %s drops connections to frontends (for example %s): let them pass there, for example with the rule: ct status dnat accept",
-				c.Name, familyName(table.Family), table.Name, strings.Join(slices.Compact(dropped), ", ")))
+			found = append(found, fmt.Errorf("chain %s of table %s %s drops connections to frontends (for example %s): let them pass there, for example with the rule: %s",
+				c.Name, familyName(table.Family), table.Name, strings.Join(slices.Compact(dropped), ", "), help))
 		}
 	}
 	return errors.Join(found...)

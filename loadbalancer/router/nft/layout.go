@@ -32,6 +32,8 @@ const (
 	limited
 	connections
 	elsewhere
+	routedTo
+	passing
 	numSets
 )
 
@@ -108,6 +110,8 @@ func (f family) definitions() [numSets]definition {
 			comment: "frontend and limit, with the connections that are open",
 		},
 		elsewhere: {name: "elsewhere", key: []nftables.SetDatatype{f.address}, comment: "backends that send replies past the router"},
+		routedTo:  {name: "routed", key: []nftables.SetDatatype{f.address}, comment: "addresses that are routed to their holders"},
+		passing:   {name: "passing", key: frontend, comment: "frontends of these addresses"},
 		same:      {name: "same_network", key: []nftables.SetDatatype{f.address, f.address}, interval: true, comment: "client and backend on one network"},
 	}
 }

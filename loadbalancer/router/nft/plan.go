@@ -77,6 +77,14 @@ func (p *planner) document(d *router.Document) {
 	var previous netip.Addr
 	for i := range d.Frontends {
 		f := &d.Frontends[i]
+		if f.Routed {
+			if f.Address != previous {
+				p.add(familyIndex(f.Address), routedTo, element{key: addressBytes(f.Address)})
+				previous = f.Address
+			}
+			p.routed(f)
+			continue
+		}
 		u := use{f.Group, f.Affinity > 0}
 		n, known := numbers[u]
 		if !known {
@@ -122,11 +130,15 @@ func (p *planner) frontend(f *router.Frontend, group uint32) {
 		p.add(family, affine, element{key: key, val: keepPrefix + strconv.Itoa(int(f.Affinity/time.Second))})
 	}
 	if f.MaxConnections > 0 {
-		p.add(family, limited, element{key: key, val: limitPrefix + strconv.FormatUint(uint64(f.MaxConnections), 10)})
+		p.limit(f, family, key)
 	}
 	if len(f.SourceRanges) > 0 {
 		p.ranges(f, family, key)
 	}
+}
+
+func (p *planner) limit(f *router.Frontend, family int, key string) {
+	p.add(family, limited, element{key: key, val: limitPrefix + strconv.FormatUint(uint64(f.MaxConnections), 10)})
 }
 
 // ranges restricts a frontend. Ranges of the other family allow nobody here.
@@ -254,7 +266,7 @@ type Counts struct{ Frontends, Groups, Elements int }
 func (p *Plan) Counts() Counts {
 	var c Counts
 	for i := range p.tables {
-		c.Frontends += len(p.tables[i][frontends])
+		c.Frontends += len(p.tables[i][frontends]) + len(p.tables[i][passing])
 		c.Groups += len(p.tables[i][groups])
 		for s := range p.tables[i] {
 			c.Elements += len(p.tables[i][s])

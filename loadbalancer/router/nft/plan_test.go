@@ -51,6 +51,13 @@ func TestGolden(t *testing.T) {
 			d.Frontends[0].Affinity, d.Frontends[0].MaxConnections = time.Minute, 100 // the other one of the group has neither
 			d.Frontends[2].Affinity = time.Hour
 		})}, Healthy: health("10.20.0.12")},
+		"routed": {Documents: []router.Document{with(func(d *router.Document) {
+			for i := range d.Frontends {
+				f := &d.Frontends[i]
+				f.Routed, f.BackendPort, f.SNAT = true, f.Port, router.SNATNever
+			}
+			d.Frontends[1].MaxConnections = 100
+		})}},
 		"unused_group": {Documents: []router.Document{with(func(d *router.Document) { d.Frontends = d.Frontends[:2] })}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -48,7 +48,9 @@ func (r rule) userData() []byte {
 
 // chains returns the table's own chains: services first, since others jump to it.
 // Their rules are the same whatever the documents say; see values for the rest.
-func (f family) chains() []chain {
+func (f family) chains() []chain { return append(f.translatingChains(), f.routedChains()...) }
+
+func (f family) translatingChains() []chain {
 	jump := rule{"to the frontends", []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: "services"}}}
 	return []chain{
 		{name: "services", rules: f.services()},
@@ -83,12 +85,7 @@ func (f family) chains() []chain {
 func (f family) services() []rule {
 	rules := []rule{
 		{"no frontend", append(f.packetKey(), lookup(ports, reg, true, f), verdict(expr.VerdictReturn))},
-		{"client outside of the source ranges", append(f.packetKey(),
-			lookup(ranged, reg, false, f),
-			f.header(f.source, reg+f.words+2),
-			lookup(allowed, reg, true, f),
-			verdict(expr.VerdictDrop),
-		)},
+		f.outsideOfRanges(),
 		{"limit of connections", append(f.packetKey(), lookupMap(limited, reg, verdictRegister, f))},
 		{"ours", setLabel(labelOurs)},
 		{"snat always", append(append(f.packetKey(), lookup(snatAlways, reg, false, f)), setLabel(labelAlways)...)},
@@ -101,6 +98,15 @@ func (f family) services() []rule {
 		rules = append(rules, f.spread(c, size))
 	}
 	return rules
+}
+
+func (f family) outsideOfRanges() rule {
+	return rule{"client outside of the source ranges", append(f.packetKey(),
+		lookup(ranged, reg, false, f),
+		f.header(f.source, reg+f.words+2),
+		lookup(allowed, reg, true, f),
+		verdict(expr.VerdictDrop),
+	)}
 }
 
 // spread is the rule for the tables of one class.
@@ -195,25 +201,35 @@ func setPriority() expr.Any {
 // input refuses what is sent to a frontend's address and was not translated:
 // the address stands on the router, but its own services must not answer there.
 func (f family) input() []rule {
-	refused := func(protocol uint8, reject *expr.Reject) rule {
-		return rule{"no frontend, or no backend", []expr.Any{
-			f.header(f.destination, reg), lookup(addresses, reg, false, f),
-			&expr.Ct{Key: expr.CtKeySTATE, Register: first},
-			&expr.Bitwise{SourceRegister: first, DestRegister: first, Len: 4, Mask: native(expr.CtStateBitNEW), Xor: native(0)},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: first, Data: native(0)},
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: first}, &expr.Cmp{Op: expr.CmpOpEq, Register: first, Data: []byte{protocol}},
-			reject,
-		}}
+	refused := func(protocol uint8) rule {
+		exprs := append([]expr.Any{f.header(f.destination, reg), lookup(addresses, reg, false, f)}, hasState(expr.CtStateBitNEW)...)
+		return rule{"no frontend, or no backend", append(append(exprs, ofProtocol(protocol)...), f.refuse(protocol))}
 	}
-	unreachable := &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3} // port unreachable
-	if f.words == 4 {
-		unreachable = &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 4}
+	return []rule{refused(unix.IPPROTO_TCP), refused(unix.IPPROTO_UDP), refused(unix.IPPROTO_SCTP)}
+}
+
+// refuse tells the client that nothing is there.
+func (f family) refuse(protocol uint8) expr.Any {
+	switch {
+	case protocol == unix.IPPROTO_TCP:
+		return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}
+	case f.words == 4:
+		return &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 4} // port unreachable
 	}
-	return []rule{
-		refused(unix.IPPROTO_TCP, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}),
-		refused(unix.IPPROTO_UDP, unreachable),
-		refused(unix.IPPROTO_SCTP, unreachable),
+	return &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3} // likewise
+}
+
+// hasState goes on if the connection is in one of the states.
+func hasState(bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: first},
+		&expr.Bitwise{SourceRegister: first, DestRegister: first, Len: 4, Mask: native(bits), Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: first, Data: native(0)},
 	}
+}
+
+func ofProtocol(n uint8) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: first}, &expr.Cmp{Op: expr.CmpOpEq, Register: first, Data: []byte{n}}}
 }
 
 // packetKey loads destination address, protocol and port of the packet.

@@ -116,7 +116,11 @@ func (s *stage) sysctl(host, name, value string) {
 // serve answers on a TCP or UDP port of a host with its name and whom it saw.
 func (s *stage) serve(host, network string, port int) {
 	s.t.Helper()
-	at := fmt.Sprintf(":%d", port)
+	s.serveAt(host, network, fmt.Sprintf(":%d", port))
+}
+
+func (s *stage) serveAt(host, network, at string) {
+	s.t.Helper()
 	if network == "udp" {
 		var conn net.PacketConn
 		s.must(s.hosts[host].Do(func() (err error) {

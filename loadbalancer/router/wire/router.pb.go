@@ -331,8 +331,11 @@ type Frontend struct {
 	AffinitySeconds uint32 `protobuf:"varint,7,opt,name=affinity_seconds,json=affinitySeconds,proto3" json:"affinity_seconds,omitempty"`
 	// Connections that may be open at a time; 0: any number.
 	MaxConnections uint32 `protobuf:"varint,8,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Not translated: packets go as they are to whoever holds the address on the
+	// network of the group's members.
+	Routed        bool `protobuf:"varint,9,opt,name=routed,proto3" json:"routed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Frontend) Reset() {
@@ -419,6 +422,13 @@ func (x *Frontend) GetMaxConnections() uint32 {
 		return x.MaxConnections
 	}
 	return 0
+}
+
+func (x *Frontend) GetRouted() bool {
+	if x != nil {
+		return x.Routed
+	}
+	return false
 }
 
 // Route leads to the pods of a node.
@@ -1132,7 +1142,7 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\x04port\x18\x03 \x01(\rR\x04port\"6\n" +
 	"\x06Prefix\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xab\x02\n" +
+	"\x04bits\x18\x02 \x01(\rR\x04bits\"\xc3\x02\n" +
 	"\bFrontend\x12&\n" +
 	"\x03key\x18\x01 \x01(\v2\x14.onelb.router.v1.KeyR\x03key\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
@@ -1141,7 +1151,8 @@ const file_loadbalancer_router_wire_router_proto_rawDesc = "" +
 	"\x04snat\x18\x05 \x01(\tR\x04snat\x12<\n" +
 	"\rsource_ranges\x18\x06 \x03(\v2\x17.onelb.router.v1.PrefixR\fsourceRanges\x12)\n" +
 	"\x10affinity_seconds\x18\a \x01(\rR\x0faffinitySeconds\x12'\n" +
-	"\x0fmax_connections\x18\b \x01(\rR\x0emaxConnections\"\\\n" +
+	"\x0fmax_connections\x18\b \x01(\rR\x0emaxConnections\x12\x16\n" +
+	"\x06routed\x18\t \x01(\bR\x06routed\"\\\n" +
 	"\x05Route\x129\n" +
 	"\vdestination\x18\x01 \x01(\v2\x17.onelb.router.v1.PrefixR\vdestination\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\fR\agateway\"\x8f\x02\n" +

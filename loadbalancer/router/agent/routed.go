@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/onelb/onelb/loadbalancer/router"
+)
+
+// split lists, sorted, the addresses that are translated and those that are routed, with
+// the inner interfaces of their holders. One that nobody could hold is in neither list.
+func (a *Agent) split(documents []router.Document) (translated []netip.Addr, routed []Routed) {
+	interfaces := a.opts.Addresses.Interfaces()
+	for _, d := range documents {
+		through := innerOf(interfaces, d)
+		var last netip.Addr
+		for _, f := range d.Frontends {
+			if f.Address == last {
+				continue
+			}
+			if last = f.Address; !f.Routed {
+				translated = append(translated, f.Address)
+			} else if name := through(f.Group); name != "" {
+				routed = append(routed, Routed{Address: f.Address, Through: name})
+			}
+		}
+	}
+	slices.SortFunc(translated, netip.Addr.Compare)
+	slices.SortFunc(routed, func(x, y Routed) int { return x.Address.Compare(y.Address) })
+	return translated, routed
+}
+
+// admitRouted checks that the holders of routed addresses are on a network of the
+// router, and on another one than the clients.
+func (a *Agent) admitRouted(d router.Document) *refusal {
+	through := innerOf(a.opts.Addresses.Interfaces(), d)
+	for _, f := range d.Frontends {
+		if !f.Routed {
+			continue
+		}
+		outer, err := a.opts.Addresses.Where(f.Address)
+		g, _ := d.Group(f.Group)
+		switch name := through(f.Group); {
+		case err != nil:
+			return refuse(router.ReasonUnknownAddress, "%v", err).of(f)
+		case name == "" && len(g.Members) > 0:
+			return refuse(router.ReasonRoute, "no interface of the router is on the nodes' network (%s is one of them), which forward Route needs", g.Members[0].Address).of(f)
+		case name == outer:
+			return refuse(router.ReasonRoute, "the nodes are on the network of the public addresses themselves (%s): there, a pool with exposure L2 needs no router", name).of(f)
+		}
+	}
+	return nil
+}
+
+// innerOf returns the interface on whose networks most members of a group are, the first
+// by name of several; "": there is none.
+func innerOf(interfaces []Interface, d router.Document) func(group string) string {
+	known := map[string]string{}
+	return func(group string) string {
+		best, is := known[group]
+		if is {
+			return best
+		}
+		g, _ := d.Group(group)
+		most := 0
+		for _, i := range interfaces { // sorted by name
+			n := 0
+			for _, m := range g.Members {
+				if within(i.Networks, netip.PrefixFrom(m.Address, m.Address.BitLen())) {
+					n++
+				}
+			}
+			if n > most {
+				best, most = i.Name, n
+			}
+		}
+		known[group] = best
+		return best
+	}
+}
