@@ -103,12 +103,17 @@ func (d Document) validateGroups() (map[string]family, error) {
 		if total += len(g.Members); total > MaxMembersTotal {
 			return nil, invalid(Frontend{}, "more than %d members in all groups", MaxMembersTotal)
 		}
-		families[g.Name] = noFamily
-		if len(g.Members) > 0 {
-			families[g.Name] = familyOf(g.Members[0].Address)
-		}
+		families[g.Name] = g.family()
 	}
 	return families, nil
+}
+
+// family is what all members of a valid group have; none without members.
+func (g Group) family() family {
+	if len(g.Members) == 0 {
+		return noFamily
+	}
+	return familyOf(g.Members[0].Address)
 }
 
 // Validate judges one normalized group by itself.
@@ -193,15 +198,23 @@ func (d Document) validateFrontends(families map[string]family) error {
 			}
 		}
 		family, known := families[f.Group]
-		if !known {
-			return invalid(f, "group %q is not in the document", f.Group)
-		}
-		if family != noFamily && family != familyOf(f.Address) {
-			return invalid(f, "the members of group %q are %s", f.Group, family)
+		if err := useOf(f, family, known); err != nil {
+			return err
 		}
 		if total += len(f.SourceRanges); total > MaxSourceRangeTotal {
 			return invalid(f, "more than %d source ranges in all frontends", MaxSourceRangeTotal)
 		}
+	}
+	return nil
+}
+
+// useOf judges that a frontend uses its group.
+func useOf(f Frontend, members family, known bool) error {
+	if !known {
+		return invalid(f, "group %q is not in the document", f.Group)
+	}
+	if members != noFamily && members != familyOf(f.Address) {
+		return invalid(f, "the members of group %q are %s", f.Group, members)
 	}
 	return nil
 }

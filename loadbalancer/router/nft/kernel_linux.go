@@ -127,32 +127,25 @@ func (k *Kernel) edit(from, to *Plan) error {
 	if err != nil {
 		return err
 	}
-	var changes [len(families)][numSets]change
-	dirty := false
-	for i := range families {
-		for s := range changes[i] {
-			changes[i][s] = diff(from.tables[i][s], to.tables[i][s])
-			dirty = dirty || !changes[i][s].empty()
-		}
-	}
+	changes, dirty := to.changesFrom(from)
 	if !dirty {
 		return k.noted(to, 0)
 	}
-	// Chains that elements jump to come before these, and go after them.
-	editChains(conn, from, to, addValueChain)
+	if changes.ofValues() {
+		// Chains that elements jump to come before these, and go after them.
+		editChains(conn, from, to, addValueChain)
+	}
 	// Removals first: a key that gets a new value is removed and added.
-	err = eachSet(func(i int, s set, ks *nftables.Set) error {
-		return inChunks(changes[i][s].remove, ks, func(e []nftables.SetElement) error { return conn.SetDeleteElements(ks, e) })
-	})
+	err = eachSet(func(i int, s set) []element { return changes[i][s].remove }, conn.SetDeleteElements)
 	if err == nil {
-		err = eachSet(func(i int, s set, ks *nftables.Set) error {
-			return inChunks(changes[i][s].add, ks, func(e []nftables.SetElement) error { return conn.SetAddElements(ks, e) })
-		})
+		err = eachSet(func(i int, s set) []element { return changes[i][s].add }, conn.SetAddElements)
 	}
 	if err != nil {
 		return fmt.Errorf("encode elements: %w", err)
 	}
-	editChains(conn, to, from, delValueChain)
+	if changes.ofValues() {
+		editChains(conn, to, from, delValueChain)
+	}
 	if err := flush(conn); err != nil {
 		return err
 	}
@@ -169,9 +162,7 @@ func (k *Kernel) rebuild(p *Plan) error {
 		f.recreate(conn)
 	}
 	editChains(conn, &Plan{}, p, addValueChain)
-	err = eachSet(func(i int, s set, ks *nftables.Set) error {
-		return inChunks(p.tables[i][s], ks, func(e []nftables.SetElement) error { return conn.SetAddElements(ks, e) })
-	})
+	err = eachSet(func(i int, s set) []element { return p.tables[i][s] }, conn.SetAddElements)
 	if err != nil {
 		return fmt.Errorf("encode elements: %w", err)
 	}
@@ -193,6 +184,7 @@ func (k *Kernel) noted(p *Plan, transactions uint32) error {
 	if k.current != nil && generation != k.generation+transactions {
 		generation = 0 // the kernel never uses it
 	}
+	p.forget()
 	k.current, k.generation = p, generation
 	return nil
 }
@@ -273,11 +265,18 @@ func delValueChain(conn *nftables.Conn, table *nftables.Table, c chain) {
 	conn.DelChain(&nftables.Chain{Name: c.name, Table: table})
 }
 
-func eachSet(do func(family int, s set, ks *nftables.Set) error) error {
+// eachSet does something with the elements that there are for each set.
+func eachSet(of func(family int, s set) []element, do func(*nftables.Set, []nftables.SetElement) error) error {
 	for i, f := range families {
 		table := f.table()
 		for s, d := range f.definitions() {
-			if err := do(i, set(s), d.kernelSet(table)); err != nil {
+			elements := of(i, set(s))
+			if len(elements) == 0 {
+				continue
+			}
+			ks := d.kernelSet(table)
+			err := inChunks(elements, ks, func(e []nftables.SetElement) error { return do(ks, e) })
+			if err != nil {
 				return fmt.Errorf("%s %s: %w", f.name, d.name, err)
 			}
 		}
