@@ -154,6 +154,7 @@ func frontends(n int) func(context.Context, *path) (netip.AddrPort, error) {
 			})
 		}
 		kernel := nft.Open(nft.Options{NetNS: p.router.FD()})
+		p.undo = append(p.undo, kernel.Close)
 		return public(n - 1), kernel.Apply(ctx, nft.New(nft.Input{Documents: []router.Document{d.Normalize()}}))
 	}
 }

@@ -137,7 +137,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.loop(ctx) })
 	g.Go(func() error { return a.serve(ctx) })
-	err := g.Wait()
+	err := errors.Join(g.Wait(), a.opts.Table.Close())
 	a.store.close()
 	if err != nil {
 		return fmt.Errorf("router agent: %w", err)

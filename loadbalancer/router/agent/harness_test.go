@@ -58,6 +58,8 @@ func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
 }
 func (k *fakeKernel) Repair(context.Context) (bool, error) { return false, nil }
 
+func (k *fakeKernel) Close() error { return nil }
+
 // replies come back to the router, but for those of one backend.
 func (k *fakeKernel) replies(_ context.Context, b returnpath.Backend, from netip.Addr) bool {
 	k.mu.Lock()

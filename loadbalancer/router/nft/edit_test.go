@@ -124,7 +124,7 @@ func TestEditIsNew(t *testing.T) {
 // TestEditInKernel: what edits write is what the kernel then holds.
 func TestEditInKernel(t *testing.T) {
 	n := testNamespace(t)
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(t, n)
 	r := rand.New(rand.NewPCG(9, 10))
 	d := randomDocument(r)
 	plan := New(Input{Documents: []router.Document{d}})

@@ -39,10 +39,23 @@ type Kernel struct {
 	current *Plan
 	// generation is the ruleset's when current was last known to be true.
 	generation uint32
+	// line and its socket are kept for edits; nil when there is none.
+	line   *nftables.Conn
+	socket *netlink.Conn
 }
 
 // Open returns a Kernel. It does not talk to the kernel yet.
 func Open(o Options) *Kernel { return &Kernel{opts: o} }
+
+// Close ends the connection to the kernel; the tables stay. The Kernel can still be used.
+func (k *Kernel) Close() error {
+	line := k.line
+	k.line, k.socket = nil, nil
+	if line == nil {
+		return nil
+	}
+	return line.CloseLasting()
+}
 
 // Apply makes the kernel hold the plan, in one transaction. On error the kernel
 // holds what it held before; the error is ErrRefused if the kernel said no.
@@ -122,15 +135,20 @@ func (k *Kernel) write(found, p *Plan) error {
 }
 
 // edit writes the difference between two plans.
-func (k *Kernel) edit(from, to *Plan) error {
-	conn, err := k.conn()
-	if err != nil {
-		return err
-	}
+func (k *Kernel) edit(from, to *Plan) (err error) {
 	changes, dirty := to.changesFrom(from)
 	if !dirty {
 		return k.noted(to, 0)
 	}
+	conn, err := k.call()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = k.Close() // of an exchange that failed, something may be left in it
+		}
+	}()
 	if changes.ofValues() {
 		// Chains that elements jump to come before these, and go after them.
 		editChains(conn, from, to, addValueChain)
@@ -187,6 +205,27 @@ func (k *Kernel) noted(p *Plan, transactions uint32) error {
 	p.forget()
 	k.current, k.generation = p, generation
 	return nil
+}
+
+// call returns the connection that is kept. To close one takes until everything that
+// was deleted before is really gone: 10 ms and more, since the kernel waits for all
+// processors.
+func (k *Kernel) call() (*nftables.Conn, error) {
+	if k.line == nil {
+		var socket *netlink.Conn
+		line, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(k.opts.NetNS), nftables.WithSockOptions(func(c *netlink.Conn) error {
+			socket = c
+			return sockOptions(c)
+		}))
+		if err != nil {
+			return nil, fmt.Errorf("open nftables: %w", err)
+		}
+		k.line, k.socket = line, socket
+	}
+	if err := k.socket.SetDeadline(time.Now().Add(netlinkWithin)); err != nil {
+		return nil, errors.Join(fmt.Errorf("open nftables: %w", err), k.Close())
+	}
+	return k.line, nil
 }
 
 func (k *Kernel) conn() (*nftables.Conn, error) {
