@@ -36,6 +36,8 @@ type documentInput struct {
 	Routes []podRoute
 	// Routed reports whether the router reaches a pod.
 	Routed func(netip.Addr) bool
+	// Lacks says why the router cannot do what a frontend needs; nil: it can.
+	Lacks func(needs ...router.Feature) error
 }
 
 // makeDocument builds the desired state of one router. It is pure: the same
@@ -79,7 +81,7 @@ func (b *documentBuilder) add(v *v1alpha1.VirtualIP) {
 			continue
 		}
 		if err := b.addService(a, v, ref, svc); err != nil {
-			b.problems = append(b.problems, fmt.Errorf("Service %s/%s: %w", ref.Namespace, ref.Name, err))
+			b.problems = append(b.problems, &leftOut{service: svc, err: err})
 		}
 	}
 }
@@ -141,6 +143,9 @@ func (b *documentBuilder) addService(a netip.Addr, v *v1alpha1.VirtualIP, ref v1
 func (b *documentBuilder) frontend(f router.Frontend) error {
 	if err := f.Normalize().Validate(); err != nil {
 		return fmt.Errorf("frontend %s: %w", f.Key(), err)
+	}
+	if err := b.in.Lacks(f.Needs()...); err != nil {
+		return err
 	}
 	if other, taken := b.taken[f.Key()]; taken {
 		return fmt.Errorf("frontend %s: Service %s has it", f.Key(), other)
@@ -313,11 +318,16 @@ func (c *Controller) buildDocument(name string) router.Document {
 	if slices.Contains(c.o.PodRoutes, name) {
 		routes, problems = podRoutes(nodes)
 	}
+	state := c.o.Routers[name].State()
+	if err := state.Lacks(router.FeatureRoutes); err != nil && len(routes) > 0 {
+		routes, problems = nil, append(problems, err) // Services with forward Pod say what that means for them
+	}
 	d, detours, more := makeDocument(documentInput{
 		VIPs: vips, Service: c.service, Inner: c.innerAddress, Nodes: nodes, Endpoints: c.endpoints,
-		SNAT: c.pools.SNAT, Routes: routes, Routed: routed(c.o.Routers[name].State(), routes),
+		SNAT: c.pools.SNAT, Routes: routes, Routed: routed(state, routes), Lacks: state.Lacks,
 	})
 	c.events.Detours(name, detoursOf(detours))
+	c.tellTooOld(name, more)
 	problems = append(problems, more...)
 	for _, err := range problems {
 		klog.V(2).InfoS("Left out of a router's document", "router", name, "reason", err)

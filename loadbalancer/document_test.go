@@ -290,6 +290,7 @@ group nodes-ipv4 check :10256/healthz: 10.20.0.11*1 10.20.0.12*1 10.20.0.13*1
 				Endpoints: func(v1alpha1.ServiceReference) []*endpoints { return tt.slices },
 				SNAT:      func(string) v1alpha1.SNAT { return tt.snat },
 				Routed:    func(a netip.Addr) bool { return a.String() != tt.unrouted },
+				Lacks:     func(...router.Feature) error { return nil },
 			}
 			if tt.only4 {
 				in.Nodes = []*corev1.Node{testNode("n1", "10.20.0.11", "")}

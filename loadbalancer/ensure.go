@@ -288,6 +288,9 @@ func (c *Controller) program(ctx context.Context, svc *corev1.Service, records [
 		if err != nil {
 			return err // it names the router
 		}
+		if err := rs.tooOldFor(svc.UID); err != nil {
+			return err
+		}
 		if err := c.programmed(ctx, svc, r, generation); err != nil {
 			return err
 		}

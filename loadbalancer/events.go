@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
@@ -37,6 +39,9 @@ const (
 	// ReasonPodsNotReached: the router cannot forward to the Service's pods, as
 	// its pool says (forward: Pod), and the message says what it does instead.
 	ReasonPodsNotReached = "PodsNotReached"
+	// ReasonRouterTooOld: onelb-router on an instance of the router cannot do what the
+	// Service needs. It is not forwarded until that is updated; others are.
+	ReasonRouterTooOld = "RouterTooOld"
 	// ReasonRestored: a VirtualIP in use was deleted by somebody and made anew.
 	ReasonRestored = "VirtualIPRestored"
 )
@@ -106,6 +111,9 @@ func (e *events) Failed(svc *corev1.Service, err error) {
 	if strings.HasPrefix(err.Error(), errRefused.Error()) {
 		reason = ReasonRefused
 	}
+	if errors.Is(err, router.ErrTooOld) {
+		reason = ReasonRouterTooOld
+	}
 	e.once(svc, svc.UID, corev1.EventTypeWarning, reason, err.Error())
 }
 
@@ -146,7 +154,7 @@ func (e *events) Detours(router string, now map[types.UID]detour) {
 func (e *events) Recovered(svc *corev1.Service) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, reason := range []string{ReasonAllocationFailed, ReasonRefused} {
+	for _, reason := range []string{ReasonAllocationFailed, ReasonRefused, ReasonRouterTooOld} {
 		if strings.HasPrefix(e.last[svc.UID], reason) {
 			delete(e.last, svc.UID)
 		}

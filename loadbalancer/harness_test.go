@@ -357,9 +357,10 @@ type fakeRouter struct {
 	doc        router.Document
 	hash       string
 	fail       error
+	features   []router.Feature
 }
 
-func newFakeRouter() *fakeRouter { return &fakeRouter{} }
+func newFakeRouter() *fakeRouter { return &fakeRouter{features: router.Features()} }
 
 func (f *fakeRouter) Set(d router.Document) uint64 {
 	f.mu.Lock()
@@ -386,8 +387,8 @@ func (f *fakeRouter) setFail(err error) {
 func (f *fakeRouter) State() router.State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := router.InstanceState{Endpoint: "r1", Reachable: f.fail == nil, Confirmed: f.generation}
-	return router.State{Instances: []router.InstanceState{i}}
+	i := router.InstanceState{Endpoint: "r1", Reachable: f.fail == nil, Master: f.fail == nil, WasMaster: true, Confirmed: f.generation, Version: "0.9", Features: f.features}
+	return router.State{Router: "edge", Instances: []router.InstanceState{i}}
 }
 
 func (f *fakeRouter) dump() string {

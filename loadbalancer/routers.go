@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/loadbalancer/router"
@@ -39,8 +40,9 @@ type routerSync struct {
 	waiters []chan uint64
 	sent    []sentDocument // not yet known to run everywhere, oldest first
 	running map[string]struct{}
-	known   bool                 // running says what every instance has
-	lost    map[string]time.Time // endpoint → unreachable since
+	known   bool                   // running says what every instance has
+	tooOld  map[types.UID]*leftOut // Services that the router cannot serve
+	lost    map[string]time.Time   // endpoint → unreachable since
 }
 
 // sentDocument is what release has to know of a document.
@@ -207,7 +209,9 @@ func (r *routerSync) acknowledge() {
 }
 
 // lowest is the lowest of our generations that any instance runs. It is unknown while
-// an instance is unreachable, unless it has been so for long.
+// an instance is unreachable, unless it has been so for long. The word of one that was
+// the master when it was last heard of is waited for until another one is: its kernel
+// goes on answering without the agent.
 func (r *routerSync) lowest(s router.State, now time.Time) (uint64, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -219,7 +223,7 @@ func (r *routerSync) lowest(s router.State, now time.Time) (uint64, bool) {
 			if !ok {
 				r.lost[i.Endpoint], since = now, now
 			}
-			if now.Sub(since) < lostAfter {
+			if now.Sub(since) < lostAfter || i.WasMaster && !slices.ContainsFunc(s.Instances, func(o router.InstanceState) bool { return o.Master }) {
 				return 0, false
 			}
 			klog.V(2).InfoS("An instance of a router is lost; its word is no longer waited for", "router", r.name, "endpoint", i.Endpoint, "since", since)

@@ -26,14 +26,21 @@ const (
 	ReasonRouterUnreachable = "RouterUnreachable"
 	// ReasonRouterProblem: the agent on an instance of a router says that something is wrong there.
 	ReasonRouterProblem = "RouterProblem"
+	// ReasonRouterMaster: no instance of a router that can be reached carries its traffic, or several do,
+	// for ten seconds or longer.
+	ReasonRouterMaster = "RouterMaster"
 	// ReasonRouterCertificateExpires: our certificate for a router expires within 30 days, or has expired.
 	ReasonRouterCertificateExpires = "RouterCertificateExpires"
 	// ReasonRouterRestored: what one of the events above was about is over.
 	ReasonRouterRestored = "RouterRestored"
 )
 
-// routerInterval is how often the routers' states are looked at.
-const routerInterval = 5 * time.Second
+const (
+	// routerInterval is how often the routers' states are looked at.
+	routerInterval = 5 * time.Second
+	// masterlessFor is how long keepalived may take to find a new master before it is told.
+	masterlessFor = 10 * time.Second
+)
 
 var (
 	routerReachable = metrics.NewGaugeVec(&metrics.GaugeOpts{
@@ -46,6 +53,11 @@ var (
 		Help:           "Number of things that the agent on an instance of a router says are wrong there.",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"router", "endpoint"})
+	routerMasters = metrics.NewGaugeVec(&metrics.GaugeOpts{
+		Subsystem: "onelb", Name: "router_masters",
+		Help:           "Number of a router's instances that can be reached and carry its traffic: 1, unless something is wrong.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"router"})
 	routerCertificate = metrics.NewGaugeVec(&metrics.GaugeOpts{
 		Subsystem: "onelb", Name: "router_client_certificate_expiry_timestamp_seconds",
 		Help:           "When our certificate for a router ends.",
@@ -53,7 +65,7 @@ var (
 	}, []string{"router"})
 
 	registerRouterMetrics = sync.OnceFunc(func() {
-		legacyregistry.MustRegister(routerReachable, routerProblems, routerCertificate)
+		legacyregistry.MustRegister(routerReachable, routerProblems, routerMasters, routerCertificate)
 	})
 )
 
@@ -65,7 +77,8 @@ type routerWatch struct {
 	routers  map[string]stateful
 	recorder record.EventRecorder
 	about    runtime.Object
-	told     map[string]string // by what it is about
+	told     map[string]string    // by what it is about
+	wrong    map[string]time.Time // since when a router has no master, or too many
 }
 
 // watchRouters runs until ctx ends.
@@ -78,7 +91,7 @@ func (c *Cloud) watchRouters(ctx context.Context, p *parts) {
 		return // ctx has ended
 	}
 	registerRouterMetrics()
-	w := &routerWatch{routers: map[string]stateful{}, recorder: p.recorder, about: lease, told: map[string]string{}}
+	w := &routerWatch{routers: map[string]stateful{}, recorder: p.recorder, about: lease, told: map[string]string{}, wrong: map[string]time.Time{}}
 	for name, client := range p.routers {
 		w.routers[name] = client
 	}
@@ -98,7 +111,9 @@ func (c *Cloud) watchRouters(ctx context.Context, p *parts) {
 func (w *routerWatch) look(now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(w.routers)) {
 		var expires time.Time
-		for _, i := range w.routers[name].State().Instances {
+		state := w.routers[name].State()
+		w.master(name, state, now)
+		for _, i := range state.Instances {
 			w.instance(name, i)
 			if end := i.CertificateExpires; expires.IsZero() || !end.IsZero() && end.Before(expires) {
 				expires = end
@@ -108,6 +123,29 @@ func (w *routerWatch) look(now time.Time) {
 			routerCertificate.WithLabelValues(name).Set(float64(expires.Unix()))
 			w.transition("certificate", name, ReasonRouterCertificateExpires, router.Expiring("the cluster's certificate", expires, now))
 		}
+	}
+}
+
+// master tells of a router that no instance, or more than one, carries the traffic of.
+func (w *routerWatch) master(name string, s router.State, now time.Time) {
+	masters := 0
+	for _, i := range s.Instances {
+		if i.Master {
+			masters++
+		}
+	}
+	routerMasters.WithLabelValues(name).Set(float64(masters))
+	meaning, wayOut := s.MasterProblem()
+	if meaning == "" {
+		delete(w.wrong, name)
+		w.transition("master", name, ReasonRouterMaster, nil)
+		return
+	}
+	if w.wrong[name].IsZero() {
+		w.wrong[name] = now
+	}
+	if now.Sub(w.wrong[name]) >= masterlessFor {
+		w.transition("master", name, ReasonRouterMaster, fmt.Errorf("%s: %s", meaning, wayOut))
 	}
 }
 

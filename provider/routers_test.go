@@ -20,7 +20,7 @@ func (s *standing) State() router.State { return s.now }
 func TestRouterEvents(t *testing.T) {
 	recorder := record.NewFakeRecorder(10)
 	edge := &standing{now: router.State{Instances: []router.InstanceState{{Endpoint: "10.0.0.1:9443"}}}}
-	w := &routerWatch{routers: map[string]stateful{"edge": edge}, recorder: recorder, about: &coordinationv1.Lease{}, told: map[string]string{}}
+	w := &routerWatch{routers: map[string]stateful{"edge": edge}, recorder: recorder, about: &coordinationv1.Lease{}, told: map[string]string{}, wrong: map[string]time.Time{}}
 	instance, now := &edge.now.Instances[0], time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, step := range []struct {
 		name   string
@@ -31,7 +31,7 @@ func TestRouterEvents(t *testing.T) {
 		{"away", func() { instance.Err = errors.New("connection refused") }, "Warning RouterUnreachable Router edge (10.0.0.1:9443): connection refused"},
 		{"still away", func() {}, ""},
 		{"back", func() {
-			instance.Reachable, instance.Err, instance.CertificateExpires = true, nil, now.Add(31*24*time.Hour)
+			instance.Reachable, instance.Master, instance.Err, instance.CertificateExpires = true, true, nil, now.Add(31*24*time.Hour)
 		}, "Normal RouterRestored Router edge (10.0.0.1:9443) is well again: it was connection refused"},
 		{"refuses a document: that is a Service's event", func() { instance.Err = &router.RejectedError{} }, ""},
 		{"complains", func() { instance.Problems = []string{"a", "b"} }, "Warning RouterProblem Router edge (10.0.0.1:9443): a; b"},
@@ -41,6 +41,12 @@ func TestRouterEvents(t *testing.T) {
 		{"nearer", func() { now = now.Add(time.Hour) }, ""},
 		{"over", func() { now = now.Add(31 * 24 * time.Hour) }, "Warning RouterCertificateExpires Router edge: the cluster's certificate has expired at 2026-02-01T00:00:00Z: renew it (onelbctl router rotate)"},
 		{"renewed", func() { instance.CertificateExpires = now.Add(1000 * 24 * time.Hour) }, "Normal RouterRestored Router edge is well again: it was the cluster's certificate has expired at 2026-02-01T00:00:00Z: renew it (onelbctl router rotate)"},
+		{"no master: keepalived may be at it", func() { instance.Master = false }, ""},
+		{"still none", func() { now = now.Add(9 * time.Second) }, ""},
+		{"for too long", func() { now = now.Add(time.Second) }, "Warning RouterMaster Router edge: no instance is master: nobody answers for its public addresses: see keepalived on the instances: one has to have the floating addresses of the virtual router"},
+		{"a master", func() { instance.Master = true }, "Normal RouterRestored Router edge is well again: it was no instance is master: nobody answers for its public addresses: see keepalived on the instances: one has to have the floating addresses of the virtual router"},
+		{"a moment without", func() { instance.Master = false }, ""},
+		{"over", func() { now, instance.Master = now.Add(time.Minute), true }, ""},
 	} {
 		step.change()
 		w.look(now)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/loadbalancer/router/agent"
 )
 
 // version is set by the linker.
@@ -37,6 +39,7 @@ func run(ctx context.Context, args []string) error {
 	flags.AddGoFlag(logging.Lookup("v"))
 	flags.AddGoFlag(logging.Lookup("vmodule"))
 	showVersion := flags.Bool("version", false, "print the version and end")
+	letGo := flags.Bool("let-go", false, "take off the public addresses that an agent left on this machine, and end: for keepalived, when this instance stops being the master")
 	switch err := flags.Parse(args); {
 	case err == pflag.ErrHelp: //nolint:errorlint // the library returns it as it is
 		return nil
@@ -47,6 +50,10 @@ func run(ctx context.Context, args []string) error {
 	case *showVersion:
 		fmt.Println("onelb-router", version)
 		return nil
+	case *letGo:
+		n, err := agent.LetGo()
+		fmt.Println("public addresses taken off:", n)
+		return err
 	}
 	return o.run(ctx)
 }

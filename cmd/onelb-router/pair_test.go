@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -102,6 +103,7 @@ func (p *pair) boot(name string, priority int) {
 	conf := p.path(name + ".conf")
 	p.must(os.WriteFile(conf, []byte(fmt.Sprintf(`global_defs {
 	vrrp_version 3
+	script_user root
 }
 vrrp_instance edge {
 	state BACKUP
@@ -116,8 +118,11 @@ vrrp_instance edge {
 	virtual_ipaddress_excluded {
 		fd00:20::1/64 dev eth1
 	}
+	notify_backup "%[2]s --let-go"
+	notify_fault "%[2]s --let-go"
+	notify_stop "%[2]s --let-go"
 }
-`, priority)), 0o600))
+`, priority, p.letGo())), 0o600))
 	file := func(what string) string { return p.path(name + "." + what) }
 	p.spawn(name, p.keepalived.Env(), p.keepalived.Path, "-n", "-l", "-P", "-f", conf, "-p", file("pid"), "-r", file("vrrp.pid"))
 	other := map[string]string{"r1": "10.20.0.3:9443", "r2": "10.20.0.2:9443"}[name]
@@ -147,6 +152,15 @@ func end(cmd *exec.Cmd) {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
 	}
+}
+
+// letGo is a program for keepalived that is onelb-router.
+func (p *pair) letGo() string {
+	p.t.Helper()
+	program := p.path("onelb-router")
+	script := fmt.Sprintf("#!/bin/sh\n%s=1 exec %s \"$@\"\n", asProgram, os.Args[0])
+	p.must(os.WriteFile(program, []byte(script), 0o700))
+	return program
 }
 
 // powerOff cuts an instance off and ends all that ran; nothing of it is left for
@@ -398,6 +412,43 @@ func TestPair(t *testing.T) {
 		t.Errorf("after the return the master is %q, was %q", got, second)
 	}
 	p.alive(all, "after the return")
+
+	// The master's agent dies for good: its kernel goes on, and it is told.
+	agent := p.programs[second][1]
+	end(agent)
+	p.eventually("the dead agent is told", func() bool {
+		meaning, _ := c.State().MasterProblem()
+		return strings.Contains(meaning, "which was, does not answer")
+	})
+	p.alive(all, "while the master's agent is dead")
+	if got := p.spread("client", "tcp", vip4+":8765", 20); len(got) != 2 {
+		t.Errorf("new connections while the master's agent is dead: %v", got)
+	}
+	if !p.holds(second, true) || !p.holds(first, false) {
+		t.Error("the addresses are not where they were while the master's agent is dead")
+	}
+	d.Frontends = append(d.Frontends, front("default/late", "203.0.113.101", "2001:db8:113::101", 80, 8080).Frontends...)
+	generation := c.Set(d)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := c.Wait(ctx, generation); !errors.Is(err, router.ErrNoMaster) {
+		t.Errorf("a change that does not reach the master: %v", err)
+	}
+
+	// keepalived gives up there: nobody is left to let go but keepalived's own script.
+	for _, cmd := range p.programs[second][:1] {
+		p.must(cmd.Process.Signal(syscall.SIGTERM))
+	}
+	p.eventually("the other one has all", func() bool { return masters(c) == first && p.holds(first, true) && p.holds(second, false) })
+	p.set(c, d)
+	p.alive(all, "after the dead agent's machine gave up")
+	for _, cmd := range p.programs[second] {
+		end(cmd)
+	}
+	p.programs[second] = nil
+	p.boot(second, map[string]int{"r1": 110, "r2": 100}[second])
+	p.copied(second, all)
+	first, second = second, first // names the master of now second again
 
 	// And the other way, by the end of keepalived alone: the agent lets go at once.
 	for _, cmd := range p.programs[second][:1] {

@@ -116,15 +116,16 @@ func (c *Client) Set(d Document) (generation uint64) {
 	return next
 }
 
-// Wait blocks until every reachable instance, and at least one, runs this
+// Wait blocks until every reachable instance, and among them the master, runs this
 // generation or a later one. It returns a *RejectedError when the newest
 // document was refused, an *UnreachableError as soon as no instance can be
-// reached, ErrClosed after Run has ended, and else the context's error.
+// reached, ErrClosed after Run has ended, and else the context's error, which is
+// ErrNoMaster too where only the master is missing.
 func (c *Client) Wait(ctx context.Context, generation uint64) error {
 	for {
 		c.mu.Lock()
 		done, err := c.settled(generation)
-		changed := c.changed
+		changed, masterless := c.changed, c.masterless()
 		c.mu.Unlock()
 		if done || err != nil {
 			return err
@@ -132,6 +133,9 @@ func (c *Client) Wait(ctx context.Context, generation uint64) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			if masterless {
+				return fmt.Errorf("router %s: %w: %w", c.opts.Router, ErrNoMaster, ctx.Err())
+			}
 			return fmt.Errorf("router %s: wait for generation %d: %w", c.opts.Router, generation, ctx.Err())
 		}
 	}
@@ -157,7 +161,7 @@ func (c *Client) settled(generation uint64) (bool, error) {
 		}
 	}
 	switch {
-	case reachable > 0 && behind == 0 && untried == 0:
+	case reachable > 0 && behind == 0 && untried == 0 && !c.masterless():
 		return true, nil
 	case c.ended:
 		return false, errors.Join(ErrClosed, errors.Join(failures...))
@@ -165,6 +169,21 @@ func (c *Client) settled(generation uint64) (bool, error) {
 		return false, &UnreachableError{Router: c.opts.Router, Errors: failures}
 	}
 	return false, nil
+}
+
+// masterless reports whether none of the instances that can be reached carries the
+// traffic: what they run is not in force then. The mutex is held.
+func (c *Client) masterless() bool {
+	reachable := 0
+	for _, inst := range c.instances {
+		if inst.reachable && inst.status.GetMaster() {
+			return false
+		}
+		if inst.reachable {
+			reachable++
+		}
+	}
+	return reachable > 0
 }
 
 // broadcast wakes every waiter; the mutex is held.

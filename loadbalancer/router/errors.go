@@ -12,6 +12,13 @@ var ErrUnreachable = errors.New("no instance of the router is reachable")
 // ErrClosed is returned by Wait when Run has ended.
 var ErrClosed = errors.New("router client has ended")
 
+// ErrTooOld is what State.Lacks returns: an instance's agent cannot do what is asked for.
+var ErrTooOld = errors.New("the router's agent is too old")
+
+// ErrNoMaster is in what Wait returns when its context ends and no instance that can
+// be reached carries the traffic.
+var ErrNoMaster = errors.New("no instance that can be reached is the master")
+
 // Reason classifies a refusal. The values are part of the wire format.
 type Reason string
 
@@ -24,8 +31,7 @@ const (
 	// ReasonGeneration: the router does not run the base generation. The
 	// client reads again and retries by itself.
 	ReasonGeneration Reason = "GenerationMismatch"
-	// ReasonHash: the result differs from what the client means; an agent that is
-	// too old for the document answers so.
+	// ReasonHash: the result differs from what the client means.
 	ReasonHash Reason = "HashMismatch"
 	// ReasonIdentity: another cluster of the same name owns the document.
 	ReasonIdentity Reason = "OtherIdentity"
@@ -35,6 +41,9 @@ const (
 	ReasonUnknownAddress Reason = "UnknownAddress"
 	// ReasonRoute: the router may not have one of the routes, or cannot.
 	ReasonRoute Reason = "Route"
+	// ReasonUnsupported: there is something in the request that the agent does not
+	// know. It is older than the client.
+	ReasonUnsupported Reason = "Unsupported"
 	// ReasonTooLarge: with the other clusters' documents it is too much.
 	ReasonTooLarge Reason = "TooLarge"
 	// ReasonKernel: the kernel refused the transaction; the old rules run.

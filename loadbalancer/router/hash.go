@@ -4,51 +4,70 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"hash"
+	"math/bits"
 	"net/netip"
 )
 
 // Hash identifies the content of a normalized document: everything but Token and
 // Generation. Fields are tagged and zero values left out, so a field that a later
-// release adds changes nothing until it is used; an agent that does not know
-// it then computes another hash and refuses.
-func (d Document) Hash() string {
-	e := encoder{buf: make([]byte, 0, 2*hashAtOnce), sum: sha256.New()}
-	e.text(1, d.Cluster)
-	e.text(2, d.Identity)
+// release adds changes nothing until it is used.
+//
+// It is made from the sum of the hashes of what is in the document, which has
+// neither order nor doubles, so that a change of one frontend need not hash the
+// others again: see Accepted.
+func (d Document) Hash() string { return d.hashOf(d.contents()) }
+
+func (d Document) contents() contentSum {
+	var sum contentSum
+	var e encoder
 	for i := range d.Groups {
-		e.group(d.Groups[i])
-		e.flush(hashAtOnce)
+		sum.add(e.group(d.Groups[i]))
 	}
 	for i := range d.Frontends {
-		e.frontend(d.Frontends[i])
-		e.flush(hashAtOnce)
+		sum.add(e.frontend(d.Frontends[i]))
 	}
 	for _, r := range d.Routes {
-		e.address(5, r.Destination.Addr())
-		e.number(30, uint64(r.Destination.Bits())+1) //nolint:gosec // -1 (invalid) becomes 0
-		e.address(31, r.Gateway)
+		sum.add(e.route(r))
 	}
-	e.flush(0)
-	return hex.EncodeToString(e.sum.Sum(nil)[:16])
+	return sum
 }
 
-// hashAtOnce is how much is encoded before it is hashed: it stays in the
-// processor's cache.
-const hashAtOnce = 16 << 10
+func (d Document) hashOf(contents contentSum) string {
+	var e encoder
+	e.text(1, d.Cluster)
+	e.text(2, d.Identity)
+	for _, word := range contents {
+		e.number(6, word)
+	}
+	h := e.sum()
+	return hex.EncodeToString(h[:16])
+}
+
+// contentSum is a sum of hashes modulo 2^256, the lowest word first.
+type contentSum [4]uint64
+
+func (s *contentSum) add(h [sha256.Size]byte) {
+	var carry uint64
+	for i := range s {
+		s[i], carry = bits.Add64(s[i], binary.LittleEndian.Uint64(h[8*i:]), carry)
+	}
+}
+
+func (s *contentSum) sub(h [sha256.Size]byte) {
+	var borrow uint64
+	for i := range s {
+		s[i], borrow = bits.Sub64(s[i], binary.LittleEndian.Uint64(h[8*i:]), borrow)
+	}
+}
 
 // encoder writes tag, length, value. The lengths make the encoding injective.
-type encoder struct {
-	buf []byte
-	sum hash.Hash
-}
+type encoder struct{ buf []byte }
 
-// flush hashes what has come together if it is more than so many bytes.
-func (e *encoder) flush(above int) {
-	if len(e.buf) > above {
-		_, _ = e.sum.Write(e.buf) // never fails
-		e.buf = e.buf[:0]
-	}
+// sum is the hash of what was written, and begins anew.
+func (e *encoder) sum() [sha256.Size]byte {
+	h := sha256.Sum256(e.buf)
+	e.buf = e.buf[:0]
+	return h
 }
 
 func (e *encoder) bytes(tag byte, b []byte) {
@@ -87,7 +106,7 @@ func (e *encoder) address(tag byte, a netip.Addr) {
 	}
 }
 
-func (e *encoder) group(g Group) {
+func (e *encoder) group(g Group) [sha256.Size]byte {
 	e.bytes(3, []byte(g.Name))
 	for _, m := range g.Members {
 		e.address(10, m.Address)
@@ -101,9 +120,10 @@ func (e *encoder) group(g Group) {
 		e.number(13, uint64(g.Check.Port))
 		e.text(14, g.Check.Path)
 	}
+	return e.sum()
 }
 
-func (e *encoder) frontend(f Frontend) {
+func (e *encoder) frontend(f Frontend) [sha256.Size]byte {
 	e.address(4, f.Address)
 	e.text(20, string(f.Protocol))
 	e.number(21, uint64(f.Port))
@@ -120,4 +140,12 @@ func (e *encoder) frontend(f Frontend) {
 	if f.Routed {
 		e.number(32, 1)
 	}
+	return e.sum()
+}
+
+func (e *encoder) route(r Route) [sha256.Size]byte {
+	e.address(5, r.Destination.Addr())
+	e.number(30, uint64(r.Destination.Bits())+1) //nolint:gosec // -1 (invalid) becomes 0
+	e.address(31, r.Gateway)
+	return e.sum()
 }

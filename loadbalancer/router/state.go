@@ -2,9 +2,11 @@ package router
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/onelb/onelb/loadbalancer/router/wire"
@@ -30,8 +32,9 @@ type InstanceState struct {
 	// Confirmed is the last generation of this client's own that it is known to
 	// run; 0 while there is none.
 	Confirmed uint64
-	// Master is whether it carries the traffic.
-	Master bool
+	// Master is whether it carries the traffic. WasMaster is that of its last word,
+	// also when it cannot be reached: its kernel goes on without the agent.
+	Master, WasMaster bool
 	// Members counts checked backends, Healthy those that pass.
 	Members int
 	Healthy int
@@ -42,6 +45,8 @@ type InstanceState struct {
 	Problems []string
 	// Version is the agent's.
 	Version string
+	// Features are what it can do.
+	Features []Feature
 	// Routes are the networks that it has routes to, but for the default ones.
 	Routes []netip.Prefix
 	// CertificateExpires is the end of our own certificate, the zero time before the
@@ -76,8 +81,8 @@ func (i *instance) state(desired uint64) InstanceState {
 		Endpoint: i.endpoint, Reachable: i.reachable, Err: i.err,
 		Generation: i.status.GetGeneration(), Current: desired != 0 && i.confirmed == desired,
 		Confirmed: i.confirmed,
-		Master:    i.reachable && i.status.GetMaster(),
-		Members:   int(i.status.GetMembers()), Healthy: int(i.status.GetHealthy()),
+		Master:    i.reachable && i.status.GetMaster(), WasMaster: i.status.GetMaster(),
+		Members: int(i.status.GetMembers()), Healthy: int(i.status.GetHealthy()),
 		Problems: slices.Clone(i.status.GetProblems()), Version: i.status.GetVersion(),
 		CertificateExpires: i.expiry,
 	}
@@ -86,6 +91,9 @@ func (i *instance) state(desired uint64) InstanceState {
 	}
 	if s.Err == nil && i.rejected != nil {
 		s.Err = i.rejected
+	}
+	for _, f := range i.status.GetFeatures() {
+		s.Features = append(s.Features, Feature(f))
 	}
 	for _, d := range i.status.GetDown() {
 		s.Down = append(s.Down, downFromWire(d))
@@ -96,6 +104,36 @@ func (i *instance) state(desired uint64) InstanceState {
 		}
 	}
 	return s
+}
+
+// MasterProblem says what is wrong with who carries the traffic, and the way out; empty
+// while exactly one instance does, or none can be reached.
+func (s State) MasterProblem() (meaning, wayOut string) {
+	var masters, away, lost []string
+	for _, i := range s.Instances {
+		switch {
+		case i.Master:
+			masters = append(masters, i.Endpoint)
+		case !i.Reachable && i.WasMaster:
+			lost = append(lost, i.Endpoint)
+		case !i.Reachable:
+			away = append(away, i.Endpoint)
+		}
+	}
+	switch {
+	case len(masters) == 1 || len(lost)+len(away) == len(s.Instances):
+		return "", ""
+	case len(masters) > 1:
+		return fmt.Sprintf("%d instances are master (%s): they do not hear each other's VRRP and all answer for its public addresses", len(masters), strings.Join(masters, ", ")),
+			"see that VRRP (protocol 112) passes between the instances, and that all have the same virtual router ID and --floating-addresses"
+	case len(lost) > 0:
+		return fmt.Sprintf("no other instance has become master since %s, which was, does not answer: if the machine runs, its kernel goes on with what it has, but changes do not reach it and no address is given back", strings.Join(lost, ", ")),
+			"start onelb-router there, or have that machine let go of everything, see docs/how-to/router.md"
+	case len(away) > 0:
+		return fmt.Sprintf("no instance is master as far as can be told: %s does not answer. If it is, its kernel goes on with what it has, but changes do not reach it", strings.Join(away, ", ")),
+			"start onelb-router there, or have that machine let go of everything, see docs/how-to/router.md"
+	}
+	return "no instance is master: nobody answers for its public addresses", "see keepalived on the instances: one has to have the floating addresses of the virtual router"
 }
 
 func downFromWire(d *wire.Down) DownMember {

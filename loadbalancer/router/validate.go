@@ -103,12 +103,17 @@ func (d Document) validateGroups() (map[string]family, error) {
 		if total += len(g.Members); total > MaxMembersTotal {
 			return nil, invalid(Frontend{}, "more than %d members in all groups", MaxMembersTotal)
 		}
-		families[g.Name] = noFamily
-		if len(g.Members) > 0 {
-			families[g.Name] = familyOf(g.Members[0].Address)
-		}
+		families[g.Name] = g.family()
 	}
 	return families, nil
+}
+
+// family is what all members of a valid group have; none without members.
+func (g Group) family() family {
+	if len(g.Members) == 0 {
+		return noFamily
+	}
+	return familyOf(g.Members[0].Address)
 }
 
 // Validate judges one normalized group by itself.
@@ -191,20 +196,36 @@ func (d Document) validateFrontends(families map[string]family) error {
 			case c > 0:
 				return invalid(f, "frontends are not sorted")
 			}
-			if o := d.Frontends[i-1]; o.Address == f.Address && o.Routed != f.Routed {
-				return invalid(f, "one frontend of %s is routed and another is translated, of Service %s", f.Address, o.Service)
+			if err := together(d.Frontends[i-1], f); err != nil {
+				return err
 			}
 		}
 		family, known := families[f.Group]
-		if !known {
-			return invalid(f, "group %q is not in the document", f.Group)
-		}
-		if family != noFamily && family != familyOf(f.Address) && !f.Routed {
-			return invalid(f, "the members of group %q are %s", f.Group, family)
+		if err := useOf(f, family, known); err != nil {
+			return err
 		}
 		if total += len(f.SourceRanges); total > MaxSourceRangeTotal {
 			return invalid(f, "more than %d source ranges in all frontends", MaxSourceRangeTotal)
 		}
+	}
+	return nil
+}
+
+// useOf judges that a frontend uses its group.
+func useOf(f Frontend, members family, known bool) error {
+	if !known {
+		return invalid(f, "group %q is not in the document", f.Group)
+	}
+	if members != noFamily && members != familyOf(f.Address) && !f.Routed {
+		return invalid(f, "the members of group %q are %s", f.Group, members)
+	}
+	return nil
+}
+
+// together judges that two frontends, one after the other, can be in one document.
+func together(o, f Frontend) error {
+	if o.Address == f.Address && o.Routed != f.Routed {
+		return invalid(f, "one frontend of %s is routed and another is translated, of Service %s", f.Address, o.Service)
 	}
 	return nil
 }

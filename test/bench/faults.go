@@ -243,7 +243,7 @@ func (t *target) openSessions(ctx context.Context, n int) ([]*session, error) {
 
 // ask makes one request and reads its answer.
 func (s *session) ask() error {
-	if err := s.conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := s.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return err
 	}
 	if _, err := io.Copy(s.conn, strings.NewReader("GET / HTTP/1.1\r\nHost: lab\r\n\r\n")); err != nil {

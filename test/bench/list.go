@@ -29,7 +29,10 @@ func measurements() []measurement {
 		{[]column{
 			{"bgp_spread", "worst node's share over the mean"}, {"bgp_restart", "ms"}, {"bgp_failover_hold", "ms"}, {"bgp_failover_bfd", "ms"},
 		}, 40 * time.Minute, measureBGP},
-		{[]column{{"router_apply_10000", "ms"}, {"router_add_one", "ms"}, {"router_add_one_push", "ms"}, {"router_rss_10000x10", "MiB"}}, 5 * time.Minute, measureRouterApply},
+		{[]column{{"router_restart_broken_connections", "count"}}, 10 * time.Minute, measureRouterRestart},
+		{[]column{{"router_apply_10000", "ms"}, {"router_add_one", "ms"}, {"router_add_one_push", "ms"}, {"router_rss_10000x10", "MiB"}, {"router_edit_broken_connections", "count"}}, 15 * time.Minute, measureRouterApply},
+		{deathRows(), 40 * time.Minute, measureDeath},
+		{[]column{{"router_failover", "ms"}, {"router_failover_broken_connections", "count"}}, 15 * time.Minute, measurePair},
 		{pathRows(), 10 * time.Minute, measurePaths},
 		{[]column{
 			{"gossip_bytes_per_node_10", "B/s"}, {"gossip_bytes_per_node_100", "B/s"},

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -85,7 +87,74 @@ func (b *bench) push(ctx context.Context, d *datacenter, c *router.Client) error
 		return err
 	}
 	b.note("router_apply_10000", "push to confirmation: mTLS, disk with fsync, kernel; 200 addresses with 50 ports each, 10 nodes behind them, none there before")
-	return b.largest(d, set)
+	if err := b.largest(d, set); err != nil {
+		return err
+	}
+	return b.edit(ctx, d, set)
+}
+
+// edit adds, edits and deletes a thousand frontends, one by one, while connections to
+// others carry requests.
+func (b *bench) edit(ctx context.Context, d *datacenter, set func(router.Document) (time.Duration, error)) (err error) {
+	const row, backend = "router_edit_broken_connections", 18080
+	steady := router.Document{Groups: []router.Group{{Name: "steady"}}}
+	var to []netip.AddrPort
+	for _, n := range d.Nodes() {
+		steady.Groups[0].Members = append(steady.Groups[0].Members, router.Member{Address: n.Addrs(lab.Private)[0], Node: n.ShortName()})
+		stop, err := answerOn(n, backend)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = stop() }()
+	}
+	for i := range 20 {
+		at := netip.AddrPortFrom(netip.MustParseAddr("203.0.113.230"), uint16(8000+i)) //nolint:gosec // small
+		to = append(to, at)
+		steady.Frontends = append(steady.Frontends, router.Frontend{
+			Address: at.Addr(), Protocol: router.TCP, Port: at.Port(), Service: "default/steady", Group: "steady", BackendPort: backend,
+		})
+	}
+	if _, err := set(steady); err != nil {
+		return err
+	}
+	n := b.times(1000)
+	others := document(n)
+	return b.under(ctx, row, d, func(context.Context) error {
+		doc := router.Document{Groups: append(others.Groups, steady.Groups...)}
+		for i := range 3 * n { // add, edit, delete
+			switch others.Frontends[i%n].BackendPort++; {
+			case i < n:
+				doc.Frontends = append(slices.Clone(steady.Frontends), others.Frontends[:i+1]...)
+			case i < 2*n:
+				doc.Frontends = append(slices.Clone(steady.Frontends), others.Frontends...)
+			default:
+				doc.Frontends = append(slices.Clone(steady.Frontends), others.Frontends[i-2*n+1:]...)
+			}
+			if _, err := set(doc); err != nil {
+				return err
+			}
+		}
+		b.note(row, "%d frontends added, edited and deleted one by one", n)
+		return nil
+	}, to...)
+}
+
+// listener is a host that somebody listens on.
+type listener interface {
+	Listen(network, address string) (net.Listener, error)
+}
+
+// answerOn has a host answer requests.
+func answerOn(n listener, at int) (stop func() error, err error) {
+	l, err := n.Listen("tcp", fmt.Sprintf(":%d", at))
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, "here")
+	})}
+	go func() { _ = server.Serve(l) }()
+	return server.Close, nil
 }
 
 // addOne adds one frontend to 9,999 again and again.

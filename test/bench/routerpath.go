@@ -28,7 +28,7 @@ import (
 
 // The ways through a router that are compared, each in namespaces of its own.
 var ways = []way{
-	{"plain", plain}, {"1", frontends(1)}, {"1000", frontends(1000)}, {"10000", frontends(10_000)},
+	{"plain", plain}, {"tracked", tracked}, {"dnat", translated}, {"1", frontends(1)}, {"1000", frontends(1000)}, {"10000", frontends(10_000)},
 	{"iptables_10000", linear}, {"haproxy", proxied},
 }
 
@@ -108,6 +108,37 @@ func measurePaths(ctx context.Context, b *bench) (err error) {
 
 func plain(context.Context, *path) (netip.AddrPort, error) { return pathServer, nil }
 
+// tracked is a router that tracks connections and hides clients, as the stock virtual
+// router and every home router do, and chooses nothing.
+func tracked(ctx context.Context, p *path) (netip.AddrPort, error) {
+	return pathServer, nftables(ctx, p.router, `table ip bench {
+	chain postrouting { type nat hook postrouting priority srcnat; oifname "eth1" masquerade; }
+}`)
+}
+
+// translated is the least that a translation can cost: one rule for one address.
+func translated(ctx context.Context, p *path) (netip.AddrPort, error) {
+	return public(0), nftables(ctx, p.router, fmt.Sprintf(`table ip bench {
+	chain prerouting { type nat hook prerouting priority dstnat; ip daddr %s tcp dport %d dnat to %s; }
+	chain postrouting { type nat hook postrouting priority srcnat; }
+}`, public(0).Addr(), public(0).Port(), pathServer))
+}
+
+// nftables loads rules with the nft program.
+func nftables(ctx context.Context, in *ns.Namespace, rules string) error {
+	cache, err := kubebin.CacheDir()
+	if err != nil {
+		return err
+	}
+	nft, err := debian.Find(ctx, cache, "nft", "nftables")
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, nft.Path, "-f", "-") //nolint:gosec // ours
+	cmd.Env, cmd.Stdin = nft.Env(), strings.NewReader(rules)
+	return inNamespace(in, cmd)
+}
+
 // public is the n-th frontend: 50 on each address.
 func public(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(100 + n/50/250), byte(1 + n/50%250)}), uint16(n%50+1)) //nolint:gosec // small
@@ -123,6 +154,7 @@ func frontends(n int) func(context.Context, *path) (netip.AddrPort, error) {
 			})
 		}
 		kernel := nft.Open(nft.Options{NetNS: p.router.FD()})
+		p.undo = append(p.undo, kernel.Close)
 		return public(n - 1), kernel.Apply(ctx, nft.New(nft.Input{Documents: []router.Document{d.Normalize()}}))
 	}
 }

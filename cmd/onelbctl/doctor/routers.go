@@ -78,17 +78,12 @@ func routers(ctx context.Context, p *Patient) []Finding {
 
 func state(s router.State, about string) []Finding {
 	var out []Finding
-	reachable, masters := 0, 0
 	versions := map[string]bool{}
 	for _, i := range s.Instances {
 		instance := about + ", instance " + i.Endpoint
 		if !i.Reachable {
 			out = append(out, unreachable(instance, i.Err))
 			continue
-		}
-		reachable++
-		if i.Master {
-			masters++
 		}
 		versions[i.Version] = true
 		for _, text := range i.Problems {
@@ -101,15 +96,8 @@ func state(s router.State, about string) []Finding {
 			})
 		}
 	}
-	switch {
-	case reachable > 0 && reachable == len(s.Instances) && masters == 0:
-		out = append(out, Finding{
-			Check: "router-master", Severity: Error, About: about, Meaning: "no instance is master: nobody answers for its public addresses", Remedy: "see keepalived on the instances: one has to have the floating address of the virtual router",
-		})
-	case masters > 1:
-		out = append(out, Finding{
-			Check: "router-master", Severity: Error, About: about, Meaning: fmt.Sprintf("%d instances are master: they do not hear each other's VRRP and both answer for its public addresses", masters), Remedy: "see that VRRP (protocol 112) passes between the instances, and that both have the same virtual router ID",
-		})
+	if meaning, wayOut := s.MasterProblem(); meaning != "" {
+		out = append(out, Finding{Check: "router-master", Severity: Error, About: about, Meaning: meaning, Remedy: wayOut})
 	}
 	if len(versions) > 1 {
 		out = append(out, Finding{Check: "router-versions", Severity: Warning, About: about, Meaning: "its instances run different versions of onelb-router", Remedy: "bring them to the same version, one after the other (docs/how-to/router.md)"})

@@ -134,7 +134,9 @@ func (k *KernelAddresses) Hold(ctx context.Context, addresses []netip.Addr) erro
 	if !k.dirty && slices.Equal(addresses, k.wanted) {
 		return nil
 	}
-	k.dirty = true // until all is done
+	if !k.dirty {
+		return k.move(ctx, addresses)
+	}
 	want := make(map[netip.Addr]bool, len(addresses))
 	for _, a := range addresses {
 		want[a] = true
@@ -158,6 +160,33 @@ func (k *KernelAddresses) Hold(ctx context.Context, addresses []netip.Addr) erro
 		if !want[e.Address] {
 			k.forget(e.Address)
 		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	k.wanted, k.dirty = slices.Clone(addresses), false
+	return nil
+}
+
+// move takes what is new and removes what is not wanted any more, while nothing else
+// has changed: it costs as much as that is.
+func (k *KernelAddresses) move(ctx context.Context, addresses []netip.Addr) error {
+	k.dirty = true // until all is done
+	was := make(map[netip.Addr]bool, len(k.wanted))
+	for _, a := range k.wanted {
+		was[a] = true
+	}
+	var errs []error
+	for _, a := range addresses {
+		if !was[a] {
+			_, err := k.take(ctx, a, nil)
+			errs = append(errs, err)
+		}
+		delete(was, a)
+	}
+	for a := range was {
+		errs = append(errs, k.table.Remove(a, k.held[a].Index))
+		k.forget(a)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

@@ -46,13 +46,19 @@ type Agent struct {
 	turned   chan struct{} // the role changed
 
 	// Only the loop touches these.
-	state    state
-	udp      map[router.Key]backends // as programmed
-	routes   []*wire.Prefix          // that the machine has
-	held     []netip.Addr            // public addresses
-	untried  bool                    // there may be backends whose replies were not tried
-	failing  map[string]string       // what is wrong now, by kind
-	restored []string                // problems found at the start
+	state     state
+	plan      *nft.Plan // that the kernel has; nil where all has to be planned anew
+	probing   map[health.Target]bool
+	public    map[string]bool         // interfaces that have public addresses
+	addresses []netip.Addr            // of all frontends, sorted
+	udp       map[router.Key]backends // as programmed
+	routes    []*wire.Prefix          // that the machine has
+	held      []netip.Addr            // public addresses
+	routed    []Routed                // to their holders, if this is the master
+	holding   int                     // addresses, of both kinds
+	untried   bool                    // there may be backends whose replies were not tried
+	failing   map[string]string       // what is wrong now, by kind
+	restored  []string                // problems found at the start
 
 	status statuses
 	role   role
@@ -100,7 +106,7 @@ func New(o Options) (*Agent, error) {
 		return nil, fmt.Errorf("router agent: %w", err)
 	}
 	for _, d := range documents {
-		a.state[d.Cluster] = &owned{doc: d, hash: d.Hash()}
+		a.state[d.Cluster] = newOwned(d)
 	}
 	a.restored = problems
 	a.status.init()
@@ -133,7 +139,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.loop(ctx) })
 	g.Go(func() error { return a.serve(ctx) })
-	err := g.Wait()
+	err := errors.Join(g.Wait(), a.opts.Table.Close())
 	a.store.close()
 	if err != nil {
 		return fmt.Errorf("router agent: %w", err)
@@ -172,14 +178,12 @@ func (a *Agent) loop(ctx context.Context) error {
 
 // restore brings the documents on disk into force.
 func (a *Agent) restore(ctx context.Context) {
-	documents := a.state.documents()
 	a.role.whenKnown(ctx)
 	a.inspect()
-	if targets := targetsOf(documents); len(targets) > 0 {
-		a.health.Set(targets)
+	if a.probe(); len(a.probing) > 0 {
 		deadline := time.After(firstAnswers)
 	wait:
-		for !a.allProbed(targets) {
+		for !a.allProbed() {
 			select {
 			case <-a.probed:
 			case <-deadline:
@@ -189,14 +193,14 @@ func (a *Agent) restore(ctx context.Context) {
 			}
 		}
 	}
-	if len(documents) > 0 {
-		klog.FromContext(ctx).Info("Restoring documents from disk", "clusters", len(documents))
+	if len(a.state) > 0 {
+		klog.FromContext(ctx).Info("Restoring documents from disk", "clusters", len(a.state))
 	}
 	a.reprogram(ctx)
 }
 
-func (a *Agent) allProbed(targets []health.Target) bool {
-	for _, t := range targets {
+func (a *Agent) allProbed() bool {
+	for t := range a.probing {
 		if a.health.Result(t).State == health.Unknown {
 			return false
 		}
@@ -209,15 +213,19 @@ func (a *Agent) apply(ctx context.Context, r *wire.ApplyRequest) *wire.ApplyResp
 	ctx, cancel := context.WithTimeout(ctx, applyWithin)
 	defer cancel()
 	began := time.Now()
-	d, changed, refusal := a.state.next(r, a.where)
-	if refusal == nil && changed {
-		refusal = a.admitRoutes(d)
+	refusal := unsupported(r, a.opts.Version)
+	var next step
+	if refusal == nil {
+		next, refusal = a.state.next(r, a.where)
 	}
-	if refusal == nil && changed {
-		refusal = a.admitRouted(d)
+	if refusal == nil && next.changed {
+		refusal = a.admitRoutes(next.doc.Document)
 	}
-	if refusal == nil && changed {
-		refusal = a.change(ctx, d, r)
+	if refusal == nil && next.changed {
+		refusal = a.admitRouted(next.doc.Document)
+	}
+	if refusal == nil && next.changed {
+		refusal = a.change(ctx, next, r)
 	}
 	answer := &wire.ApplyResponse{}
 	if refusal != nil {
@@ -228,7 +236,7 @@ func (a *Agent) apply(ctx context.Context, r *wire.ApplyRequest) *wire.ApplyResp
 		if o := a.state[r.GetCluster()]; o != nil && refusal.reason != router.ReasonGeneration {
 			o.rejected = answer.GetRejection()
 		}
-	} else if changed {
+	} else if d := next.doc; next.changed {
 		a.metrics.applied(time.Since(began))
 		klog.FromContext(ctx).V(2).Info("Document in force", "cluster", d.Cluster, "generation", d.Generation,
 			"frontends", len(d.Frontends), "groups", len(d.Groups), "took", time.Since(began))
@@ -252,14 +260,14 @@ func (a *Agent) where(address netip.Addr) (string, error) {
 
 // change brings a document into force: what keeps it is made ready, the kernel
 // takes it, then it is on disk. What fails leaves everything as it was.
-func (a *Agent) change(ctx context.Context, d router.Document, r *wire.ApplyRequest) *refusal {
-	kept, err := a.store.prepare(d, r)
+func (a *Agent) change(ctx context.Context, next step, r *wire.ApplyRequest) *refusal {
+	d := next.doc
+	kept, err := a.store.prepare(d.Document, r)
 	if err != nil {
 		return refuse(router.ReasonStorage, "%v", err)
 	}
 	old := a.state[d.Cluster]
-	a.state[d.Cluster] = &owned{doc: d, hash: r.GetHash()}
-	if err := a.program(ctx); err != nil {
+	if err := a.enforce(ctx, old, next); err != nil {
 		kept.abort()
 		a.back(ctx, d.Cluster, old)
 		return refuse(router.ReasonKernel, "%v", err)
@@ -270,6 +278,20 @@ func (a *Agent) change(ctx context.Context, d router.Document, r *wire.ApplyRequ
 	}
 	a.note("program", nil)
 	return nil
+}
+
+// enforce has the kernel do what a document says. A document that differs in a few
+// frontends costs what these cost.
+func (a *Agent) enforce(ctx context.Context, old *owned, next step) error {
+	if old == nil || next.delta == nil {
+		a.state[next.doc.Cluster] = newOwned(next.doc)
+		return a.program(ctx)
+	}
+	a.state[next.doc.Cluster] = &owned{doc: next.doc, hash: next.doc.Hash(), targets: old.targets.after(old.doc.Document, next.delta)}
+	if done, err := a.edit(ctx, old.doc.Document, next); done || err != nil {
+		return err
+	}
+	return a.program(ctx)
 }
 
 // back returns to the document before. The table may be as it was, and addresses
@@ -289,7 +311,7 @@ func (a *Agent) tidy() {
 	var errs []error
 	for _, cluster := range slices.Sorted(maps.Keys(a.state)) {
 		if a.store.wantsSnapshot(cluster) {
-			errs = append(errs, a.store.save(a.state[cluster].doc))
+			errs = append(errs, a.store.save(a.state[cluster].doc.Document))
 		}
 	}
 	a.note("storage", errors.Join(errs...))
@@ -361,72 +383,60 @@ func (a *Agent) note(kind string, err error) {
 // program makes the kernel do what the state says.
 func (a *Agent) program(ctx context.Context) error {
 	documents := a.state.documents()
-	a.health.Set(targetsOf(documents))
-	results := a.health.Snapshot()
-	healthy := func(check router.Check, probed netip.Addr) bool {
-		return results[health.Target{Address: probed, Port: check.Port, Path: check.Path}].State == health.Healthy
-	}
+	a.probe()
+	healthy := a.healthy()
 	addresses, routed := a.split(documents)
 	inner, networks := a.surroundings(addressesOf(documents))
 	plan := nft.New(nft.Input{Documents: documents, Healthy: healthy, Inner: inner, Networks: networks, Elsewhere: a.replies.Elsewhere()})
 	a.route(ctx, documents)
+	a.plan = nil // until the kernel has it
 	if err := a.opts.Table.Apply(ctx, plan); err != nil {
 		return err
 	}
+	a.plan = plan
+	if err := a.hold(ctx, addresses, routed); err != nil {
+		return err
+	}
+	a.untried = true
+	a.forget(ctx, documents, healthy)
+	a.metrics.running(plan.Counts(), a.holding)
+	return nil
+}
+
+// hold has this instance hold the frontends' addresses if it is the master.
+func (a *Agent) hold(ctx context.Context, addresses []netip.Addr, routed []Routed) error {
 	served := make(map[netip.Addr]bool, len(addresses))
 	for _, address := range addresses {
 		served[address] = true
 	}
 	a.served.Store(&served)
-	held := addresses
+	a.addresses = addresses
+	held, ways := addresses, routed
 	if master, _ := a.role.get(); !master {
-		held, routed = nil, nil
+		held, ways = nil, nil
 	}
 	if err := a.opts.Addresses.Hold(ctx, held); err != nil {
 		return err
 	}
 	// As with routes to pods: an inner interface that is down takes no others with it.
-	a.note("routed addresses", a.opts.Addresses.Route(ctx, routed))
-	a.held, a.untried = held, true
-	a.forget(ctx, documents, healthy)
-	a.metrics.running(plan.Counts(), len(held)+len(routed))
+	a.note("routed addresses", a.opts.Addresses.Route(ctx, ways))
+	a.held, a.routed, a.holding = held, routed, len(held)+len(ways)
 	return nil
 }
 
 // surroundings are the interfaces that hold no public address, and all networks.
 func (a *Agent) surroundings(addresses []netip.Addr) (inner []string, networks []netip.Prefix) {
-	public := map[string]bool{}
+	a.public = map[string]bool{}
 	for _, address := range addresses {
 		if name, err := a.opts.Addresses.Where(address); err == nil {
-			public[name] = true
+			a.public[name] = true
 		}
 	}
 	for _, i := range a.opts.Addresses.Interfaces() {
 		networks = append(networks, i.Networks...)
-		if !public[i.Name] && len(i.Networks) > 0 {
+		if !a.public[i.Name] && len(i.Networks) > 0 {
 			inner = append(inner, i.Name)
 		}
 	}
 	return inner, networks
-}
-
-// targetsOf lists what is to be probed, each once.
-func targetsOf(documents []router.Document) []health.Target {
-	seen := map[health.Target]bool{}
-	var targets []health.Target
-	for _, d := range documents {
-		for _, g := range d.Groups {
-			if g.Check == nil {
-				continue
-			}
-			for _, m := range g.Members {
-				t := health.Target{Address: m.ProbeAddress(), Port: g.Check.Port, Path: g.Check.Path}
-				if !seen[t] {
-					seen[t] = true
-					targets = append(targets, t)
-				}
-			}
-		}
-	}
-	return targets
 }

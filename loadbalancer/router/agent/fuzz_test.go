@@ -35,11 +35,12 @@ func FuzzNext(f *testing.F) {
 		if proto.Unmarshal(b, &r) != nil {
 			return
 		}
-		s := state{"lab": {doc: mine, hash: mine.Hash()}, "other": {doc: theirs, hash: theirs.Hash()}}
-		d, changed, refusal := s.next(&r, fakeAddresses{}.Where)
-		if refusal != nil || !changed {
+		s := state{"lab": newOwned(accepted(t, mine)), "other": newOwned(accepted(t, theirs))}
+		next, refusal := s.next(&r, fakeAddresses{}.Where)
+		if refusal != nil || !next.changed {
 			return
 		}
+		d := next.doc
 		if err := d.Validate(); err != nil {
 			t.Errorf("accepted: %v", err)
 		}
@@ -47,7 +48,7 @@ func FuzzNext(f *testing.F) {
 			t.Errorf("accepted another document than asked for")
 		}
 		owner := map[netip.Addr]string{}
-		s[d.Cluster] = &owned{doc: d}
+		s[d.Cluster] = newOwned(d)
 		for _, other := range s.documents() {
 			for _, f := range other.Frontends {
 				if o, is := owner[f.Address]; is && o != other.Cluster {
@@ -66,7 +67,7 @@ func FuzzDecodeSnapshot(f *testing.F) {
 	f.Add([]byte("hello"))
 	f.Add(append([]byte(snapshotMagic), make([]byte, 48)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		d, _, err := decodeSnapshot(b)
+		d, _, _, err := decodeSnapshot(b)
 		if err == nil && d.Validate() != nil {
 			t.Error("an invalid document was read")
 		}

@@ -34,6 +34,8 @@ type fakeKernel struct {
 	mu       sync.Mutex
 	fail     error // of the next Apply
 	plans    int
+	whole    int // times that all was looked at
+	plan     *nft.Plan
 	size     nft.Counts
 	held     []netip.Addr
 	routed   []Routed
@@ -52,10 +54,12 @@ func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
 		return err
 	}
 	k.plans++
-	k.size = p.Counts()
+	k.plan, k.size = p, p.Counts()
 	return nil
 }
 func (k *fakeKernel) Repair(context.Context) (bool, error) { return false, nil }
+
+func (k *fakeKernel) Close() error { return nil }
 
 // replies come back to the router, but for those of one backend.
 func (k *fakeKernel) replies(_ context.Context, b returnpath.Backend, from netip.Addr) bool {
@@ -70,6 +74,7 @@ type fakeRoutes struct{ *fakeKernel }
 func (f fakeRoutes) Set(_ context.Context, r []router.Route) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.whole++
 	f.routes = slices.Clone(r)
 	return nil
 }
@@ -135,6 +140,7 @@ type bench struct {
 	addr   string
 	stop   func()
 	dial   func(ctx context.Context, network, address string) (net.Conn, error) // of health checks
+	role   Role                                                                 // nil: the master
 }
 
 func newBench(t *testing.T) *bench {
@@ -180,7 +186,7 @@ func (b *bench) pair(name string, p pki.Pair) {
 func (b *bench) options(l net.Listener) Options {
 	return Options{
 		Name: "edge", Listener: l, CertFile: b.path("router.crt"), KeyFile: b.path("router.key"), ClientCAFile: b.path("ca.crt"),
-		StateDir: b.path("state"), Version: "test", Table: b.kernel, Addresses: fakeAddresses{b.kernel}, Flows: b.kernel,
+		StateDir: b.path("state"), Version: "test", Role: b.role, Table: b.kernel, Addresses: fakeAddresses{b.kernel}, Flows: b.kernel,
 		Replies: returnpath.Options{Answers: b.kernel.replies}, Routes: fakeRoutes{b.kernel}, PodNetworks: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 		Health: health.Options{Interval: 10 * time.Millisecond, Dial: b.dial},
 	}
@@ -278,6 +284,15 @@ func doc(cluster, address string, n int) router.Document {
 		})
 	}
 	return d
+}
+
+func accepted(tb testing.TB, d router.Document) router.Accepted {
+	tb.Helper()
+	a, err := router.Accept(d)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
 }
 
 // whole is a request for a whole document.

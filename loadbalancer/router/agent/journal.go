@@ -47,7 +47,7 @@ func encodeRecord(r *wire.ApplyRequest) ([]byte, error) {
 // whole record ends; 0 if there is no journal of this snapshot. A record that was cut
 // off at the end had not been acknowledged and is no error. After an error the
 // document is the last one that is certain.
-func followJournal(path string, id snapshotID, base router.Document) (d router.Document, end int64, err error) {
+func followJournal(path string, id snapshotID, base router.Accepted) (d router.Accepted, end int64, err error) {
 	b, err := os.ReadFile(path) //nolint:gosec // in the state directory
 	if errors.Is(err, fs.ErrNotExist) {
 		return base, 0, nil
@@ -117,7 +117,7 @@ func decodeRecord(b []byte) (r *wire.ApplyRequest, size int, err error) {
 
 // follow applies many differences at once. That the result is the document which
 // the last one meant, its hash tells.
-func follow(base router.Document, requests []*wire.ApplyRequest) (router.Document, error) {
+func follow(base router.Accepted, requests []*wire.ApplyRequest) (router.Accepted, error) {
 	if len(requests) == 0 {
 		return base, nil
 	}
@@ -135,14 +135,11 @@ func follow(base router.Document, requests []*wire.ApplyRequest) (router.Documen
 		deltas = append(deltas, delta)
 	}
 	last := requests[len(requests)-1]
-	d, err := base.Patch(router.Sum(base, deltas))
+	d, err := base.Edit(router.Sum(base.Document, deltas))
 	if err != nil {
 		return base, err
 	}
-	d.Identity, d.Token, d.Generation = last.GetIdentity(), last.GetToken(), generation
-	if err := d.Validate(); err != nil {
-		return base, err
-	}
+	d = d.Stamped(base.Cluster, last.GetIdentity(), last.GetToken(), generation)
 	if hash := d.Hash(); hash != last.GetHash() {
 		return base, fmt.Errorf("generation %d has hash %s, not %s", generation, hash, last.GetHash())
 	}

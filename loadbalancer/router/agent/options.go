@@ -59,6 +59,8 @@ type Table interface {
 	Repair(ctx context.Context) (changed bool, err error)
 	// Firewalls is an error if other tables drop this traffic.
 	Firewalls(ctx context.Context, traffic []nft.Traffic) error
+	// Close ends the use of the kernel; the content stays.
+	Close() error
 }
 
 // Addresses holds the public addresses on interfaces.

@@ -58,7 +58,7 @@ func TestRouted(t *testing.T) {
 	b.kernel.routed = nil
 	b.start()
 	b.eventually("it is routed, by what is on disk", is(want))
-	c = b.client("lab", 2) // the other one has to find out first that it may connect again
+	c = b.client("lab", 2)                               // the other one has to find out first that it may connect again
 	b.must(b.wait(c, c.Set(routedDoc("203.0.113.100")))) // without nodes nobody can hold it
 	b.eventually("it is not routed", is(nil))
 	b.must(b.wait(c, c.Set(doc("lab", "203.0.113.100", 1))))

@@ -17,9 +17,14 @@ const maxClusters = 128
 
 // owned is what the router keeps for one cluster.
 type owned struct {
-	doc      router.Document
+	doc      router.Accepted
 	hash     string
 	rejected *wire.Rejection
+	targets  targetCounts
+}
+
+func newOwned(d router.Accepted) *owned {
+	return &owned{doc: d, hash: d.Hash(), targets: countTargets(d.Groups)}
 }
 
 // state is the set of documents in force, by cluster.
@@ -30,7 +35,7 @@ func (s state) documents() []router.Document {
 	var out []router.Document
 	for _, cluster := range slices.Sorted(maps.Keys(s)) {
 		if s[cluster].doc.Generation > 0 {
-			out = append(out, s[cluster].doc)
+			out = append(out, s[cluster].doc.Document)
 		}
 	}
 	return out
@@ -50,91 +55,102 @@ func addressesOf(documents []router.Document) []netip.Addr {
 	return slices.Compact(out)
 }
 
-// next judges a request and returns the document that it leads to. Nothing is
-// changed. With changed == false the router already runs it.
-func (s state) next(r *wire.ApplyRequest, where func(netip.Addr) (string, error)) (d router.Document, changed bool, refusal *refusal) {
+// step is what a request leads to.
+type step struct {
+	doc router.Accepted
+	// delta leads there; nil: the document is new as a whole.
+	delta *router.Delta
+	// changed: the router does not run it already.
+	changed bool
+}
+
+// next judges a request. Nothing is changed.
+func (s state) next(r *wire.ApplyRequest, where func(netip.Addr) (string, error)) (step, *refusal) {
 	var current owned
 	if c := s[r.GetCluster()]; c != nil {
 		current = *c
 	} else if len(s) >= maxClusters {
-		return d, false, refuse(router.ReasonTooLarge, "the router already serves %d clusters", len(s))
+		return step{}, refuse(router.ReasonTooLarge, "the router already serves %d clusters", len(s))
 	}
 	now := current.doc
 	switch {
 	case now.Identity != r.GetIdentity() && len(now.Frontends) > 0:
-		return d, false, refuse(router.ReasonIdentity, "cluster %s is known with identity %q and has %d frontends here, not with %q: two clusters of one name, or a rebuilt one; "+
+		return step{}, refuse(router.ReasonIdentity, "cluster %s is known with identity %q and has %d frontends here, not with %q: two clusters of one name, or a rebuilt one; "+
 			"then remove %s%s from the agent's state directory and restart it", r.GetCluster(), now.Identity, len(now.Frontends), r.GetIdentity(), r.GetCluster(), snapshotSuffix)
 	case now.Identity == r.GetIdentity() && r.GetToken() < now.Token:
-		return d, false, refuse(router.ReasonStaleToken, "token %d is older than %d: another leader has taken over", r.GetToken(), now.Token)
+		return step{}, refuse(router.ReasonStaleToken, "token %d is older than %d: another leader has taken over", r.GetToken(), now.Token)
 	case r.GetGeneration() == now.Generation && r.GetHash() == current.hash && r.GetToken() == now.Token && now.Generation > 0:
-		return now, false, nil
+		return step{doc: now}, nil
 	case r.GetBaseGeneration() != now.Generation || r.GetGeneration() <= now.Generation:
-		return d, false, refuse(router.ReasonGeneration, "the router runs generation %d, not %d", now.Generation, r.GetBaseGeneration())
+		return step{}, refuse(router.ReasonGeneration, "the router runs generation %d, not %d", now.Generation, r.GetBaseGeneration())
 	}
-	d, refusal = result(now, r)
+	next, refusal := result(now, r)
 	if refusal != nil {
-		return d, false, refusal
+		return step{}, refusal
 	}
-	if refusal := s.admit(d, where); refusal != nil {
-		return d, false, refusal
+	if refusal := s.admit(next, where); refusal != nil {
+		return step{}, refusal
 	}
-	return d, true, nil
+	return next, nil
 }
 
 // result builds the document of a request and checks it by itself.
-func result(now router.Document, r *wire.ApplyRequest) (router.Document, *refusal) {
+func result(now router.Accepted, r *wire.ApplyRequest) (step, *refusal) {
 	delta, err := router.DeltaFromWire(r)
 	if err != nil {
-		return now, refuse(router.ReasonInvalid, "%v", err)
+		return step{}, refuse(router.ReasonInvalid, "%v", err)
 	}
-	d := now
+	next := step{changed: true}
 	if r.GetWhole() {
-		d.Groups, d.Frontends, d.Routes = delta.Groups, delta.Frontends, delta.Routes
-	} else if d, err = now.Patch(delta); err != nil {
-		return d, refuse(router.ReasonHash, "the difference does not fit: %v", err)
+		next.doc, err = router.Accept(router.Document{
+			Cluster: r.GetCluster(), Identity: r.GetIdentity(), Groups: delta.Groups, Frontends: delta.Frontends, Routes: delta.Routes,
+		})
+	} else {
+		next.delta = &delta
+		next.doc, err = now.Stamped(r.GetCluster(), r.GetIdentity(), 0, 0).Edit(delta)
 	}
-	d.Cluster, d.Identity, d.Token, d.Generation = r.GetCluster(), r.GetIdentity(), r.GetToken(), r.GetGeneration()
-	// Both walk through all of a large document; neither needs the other.
-	hashed := make(chan string, 1)
-	go func() { hashed <- d.Hash() }()
-	if err := d.Validate(); err != nil {
+	var invalid *router.InvalidError
+	switch {
+	case errors.As(err, &invalid):
 		refusal := refuse(router.ReasonInvalid, "%v", err)
-		var invalid *router.InvalidError
-		if errors.As(err, &invalid) {
-			refusal.frontend, refusal.service = invalid.Frontend, invalid.Service
-		}
-		return d, refusal
+		refusal.frontend, refusal.service = invalid.Frontend, invalid.Service
+		return step{}, refusal
+	case err != nil:
+		return step{}, refuse(router.ReasonHash, "the difference does not fit: %v", err)
 	}
-	if hash := <-hashed; hash != r.GetHash() {
-		return d, refuse(router.ReasonHash, "the document has hash %s here and %s there: the agent may be too old for it", hash, r.GetHash())
+	next.doc = next.doc.Stamped(r.GetCluster(), r.GetIdentity(), r.GetToken(), r.GetGeneration())
+	if hash := next.doc.Hash(); hash != r.GetHash() {
+		return step{}, refuse(router.ReasonHash, "the document has hash %s here and %s there", hash, r.GetHash())
 	}
-	return d, nil
+	return next, nil
 }
 
-// admit checks a document against the other clusters' and the interfaces.
-func (s state) admit(d router.Document, where func(netip.Addr) (string, error)) *refusal {
-	others := map[netip.Addr]string{}
-	total := len(d.Frontends)
+// admit checks a document against the other clusters' and the interfaces. Of a
+// difference, what is new is looked at: the rest was admitted.
+func (s state) admit(next step, where func(netip.Addr) (string, error)) *refusal {
+	total := len(next.doc.Frontends)
 	for cluster, o := range s {
-		if cluster == d.Cluster {
-			continue
-		}
-		total += len(o.doc.Frontends)
-		for _, f := range o.doc.Frontends {
-			others[f.Address] = cluster
+		if cluster != next.doc.Cluster {
+			total += len(o.doc.Frontends)
 		}
 	}
 	if total > router.MaxFrontends {
 		return refuse(router.ReasonTooLarge, "all clusters together have %d frontends, at most %d", total, router.MaxFrontends)
 	}
+	fresh := next.doc.Frontends
+	if next.delta != nil {
+		fresh = next.delta.Frontends
+	}
 	var seen netip.Addr
-	for _, f := range d.Frontends {
+	for _, f := range fresh {
 		if f.Address == seen {
 			continue
 		}
 		seen = f.Address
-		if _, taken := others[f.Address]; taken { // whose is not theirs to know
-			return refuse(router.ReasonTaken, "address %s belongs to another cluster", f.Address).of(f)
+		for cluster, o := range s {
+			if cluster != next.doc.Cluster && o.doc.HasAddress(f.Address) { // whose is not theirs to know
+				return refuse(router.ReasonTaken, "address %s belongs to another cluster", f.Address).of(f)
+			}
 		}
 		if _, err := where(f.Address); err != nil {
 			return refuse(router.ReasonUnknownAddress, "%v", err).of(f)

@@ -72,7 +72,7 @@ func withRevision(s *wire.Status, revision uint64) *wire.Status {
 	return &wire.Status{
 		Revision: revision, Generation: s.GetGeneration(), Hash: s.GetHash(), Token: s.GetToken(), Identity: s.GetIdentity(),
 		Rejection: s.GetRejection(), Master: s.GetMaster(), Members: s.GetMembers(), Healthy: s.GetHealthy(),
-		Down: s.GetDown(), Problems: s.GetProblems(), Version: s.GetVersion(), Routes: s.GetRoutes(),
+		Down: s.GetDown(), Problems: s.GetProblems(), Version: s.GetVersion(), Routes: s.GetRoutes(), Features: s.GetFeatures(),
 	}
 }
 
@@ -84,39 +84,51 @@ func (a *Agent) publish() {
 	}
 	master, _ := a.role.get()
 	a.metrics.role(master)
-	empty := &wire.Status{Master: master, Version: a.opts.Version, Problems: problems, Routes: a.routes}
+	empty := &wire.Status{Master: master, Version: a.opts.Version, Problems: problems, Routes: a.routes, Features: features()}
 	results := a.health.Snapshot()
 	next := make(map[string]*wire.Status, len(a.state))
 	for cluster, o := range a.state {
 		s := withRevision(empty, 0)
 		s.Generation, s.Hash, s.Token, s.Identity = o.doc.Generation, o.hash, o.doc.Token, o.doc.Identity
 		s.Rejection = o.rejected
-		s.Problems = slices.Concat(problems, a.troubles(o.doc, results))
-		members(s, o.doc, results)
+		s.Problems = slices.Concat(problems, a.troubles(o.doc.Document, results))
+		members(s, o, results)
 		next[cluster] = s
 	}
 	a.metrics.backends(results)
 	a.status.set(next, empty)
 }
 
-// members counts each checked backend once.
-func members(s *wire.Status, d router.Document, results map[health.Target]health.Result) {
+// features are what this build can do.
+func features() []string {
+	var out []string
+	for _, f := range router.Features() {
+		out = append(out, string(f))
+	}
+	return out
+}
+
+// members counts each checked backend once, and names those that are down.
+func members(s *wire.Status, o *owned, results map[health.Target]health.Result) {
+	for t := range o.targets {
+		s.Members++
+		if results[t].State == health.Healthy {
+			s.Healthy++
+		}
+	}
+	if s.GetHealthy() == s.GetMembers() {
+		return // as it is nearly always, and there may be many groups
+	}
 	seen := map[health.Target]bool{}
-	for _, g := range d.Groups {
+	for i := range o.doc.Groups {
+		g := &o.doc.Groups[i]
 		if g.Check == nil {
 			continue
 		}
 		for _, m := range g.Members {
-			t := health.Target{Address: m.ProbeAddress(), Port: g.Check.Port, Path: g.Check.Path}
-			if seen[t] {
-				continue
-			}
-			seen[t] = true
-			s.Members++
-			r := results[t]
-			if r.State == health.Healthy {
-				s.Healthy++
-			} else if len(s.GetDown()) < maxDown {
+			t := targetOf(g, m)
+			if r := results[t]; r.State != health.Healthy && !seen[t] && len(s.GetDown()) < maxDown {
+				seen[t] = true
 				s.Down = append(s.Down, down(t, m.Node, r))
 			}
 		}

@@ -184,7 +184,7 @@ func (s *store) close() {
 // load returns all documents. A snapshot that cannot be used is set aside, a
 // journal is followed as far as it can be, and both are reported in problems; the
 // rest is loaded all the same.
-func (s *store) load() (documents []router.Document, problems []string, err error) {
+func (s *store) load() (documents []router.Accepted, problems []string, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("state directory: %w", err)
@@ -207,9 +207,12 @@ func (s *store) load() (documents []router.Document, problems []string, err erro
 	return documents, problems, nil
 }
 
-func (s *store) loadCluster(cluster string) (d router.Document, found bool, problems []string) {
+func (s *store) loadCluster(cluster string) (d router.Accepted, found bool, problems []string) {
 	path := s.path(cluster, snapshotSuffix)
-	d, id, size, err := readSnapshot(path, cluster)
+	d, id, size, problem, err := readSnapshot(path, cluster)
+	if problem != "" {
+		problems = append(problems, problem)
+	}
 	if err != nil {
 		problems = append(problems, fmt.Sprintf("document of cluster %s is unusable and was set aside as %s: %v", cluster, cluster+badSuffix, err))
 		if err := os.Rename(path, s.path(cluster, badSuffix)); err != nil {

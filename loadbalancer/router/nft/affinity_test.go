@@ -94,7 +94,7 @@ func TestAffinityEnds(t *testing.T) {
 // TestValueChains: chains come and go with the values that frontends have.
 func TestValueChains(t *testing.T) {
 	n := testNamespace(t)
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(t, n)
 	for _, step := range []struct {
 		affinity time.Duration
 		limit    uint32

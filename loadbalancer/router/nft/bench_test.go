@@ -9,7 +9,7 @@ import (
 // BenchmarkApply10000 writes 10,000 frontends into empty tables.
 func BenchmarkApply10000(b *testing.B) {
 	n := testNamespace(b)
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(b, n)
 	d := document(b, 10_000)
 	for b.Loop() {
 		b.StopTimer()
@@ -26,7 +26,7 @@ func BenchmarkApply10000(b *testing.B) {
 // BenchmarkAddOne10000 adds one frontend to 10,000, planning included.
 func BenchmarkAddOne10000(b *testing.B) {
 	n := testNamespace(b)
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(b, n)
 	with := document(b, 10_001)
 	without := with
 	without.Frontends = append([]router.Frontend(nil), with.Frontends[:5000]...)

@@ -37,6 +37,42 @@ type change struct{ remove, add []element }
 
 func (c change) empty() bool { return len(c.remove)+len(c.add) == 0 }
 
+// net sorts a change and leaves out what is removed and added alike.
+func (c change) net() change {
+	if c.empty() {
+		return c
+	}
+	slices.SortFunc(c.remove, compareElements)
+	slices.SortFunc(c.add, compareElements)
+	return diff(c.remove, c.add)
+}
+
+// apply returns a sorted list with the change; what lies between is copied as it is.
+// It is not ok if something to remove is not there, or something to add is.
+func (c change) apply(list []element) (out []element, ok bool) {
+	remove, add := c.remove, c.add
+	out = make([]element, 0, len(list)+len(add)-len(remove))
+	for len(remove) > 0 || len(add) > 0 {
+		removal := len(add) == 0 || len(remove) > 0 && compareElements(remove[0], add[0]) <= 0
+		next := &add
+		if removal {
+			next = &remove
+		}
+		at, found := slices.BinarySearchFunc(list, (*next)[0], compareElements)
+		if found != removal || found && list[at] != remove[0] {
+			return nil, false
+		}
+		out, list = append(out, list[:at]...), list[at:]
+		if removal {
+			list = list[1:]
+		} else {
+			out = append(out, add[0])
+		}
+		*next = (*next)[1:]
+	}
+	return append(out, list...), true
+}
+
 // diff compares two sorted lists.
 func diff(from, to []element) change {
 	var c change

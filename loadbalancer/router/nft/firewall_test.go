@@ -36,7 +36,7 @@ func firewallWorld(t *testing.T) (*ns.Namespace, *Kernel, []Traffic) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n, Open(Options{NetNS: n.FD()}), []Traffic{
+	return n, testKernel(t, n), []Traffic{
 		{In: links["eth0"], Out: links["eth1"], Protocol: router.TCP, Backend: netip.MustParseAddrPort("10.20.0.11:30080")},
 		{In: links["eth0"], Out: links["eth1"], Protocol: router.UDP, Backend: netip.MustParseAddrPort("[fd00:20::11]:30053")},
 	}

@@ -39,10 +39,23 @@ type Kernel struct {
 	current *Plan
 	// generation is the ruleset's when current was last known to be true.
 	generation uint32
+	// line and its socket are kept for edits; nil when there is none.
+	line   *nftables.Conn
+	socket *netlink.Conn
 }
 
 // Open returns a Kernel. It does not talk to the kernel yet.
 func Open(o Options) *Kernel { return &Kernel{opts: o} }
+
+// Close ends the connection to the kernel; the tables stay. The Kernel can still be used.
+func (k *Kernel) Close() error {
+	line := k.line
+	k.line, k.socket = nil, nil
+	if line == nil {
+		return nil
+	}
+	return line.CloseLasting()
+}
 
 // Apply makes the kernel hold the plan, in one transaction. On error the kernel
 // holds what it held before; the error is ErrRefused if the kernel said no.
@@ -122,37 +135,35 @@ func (k *Kernel) write(found, p *Plan) error {
 }
 
 // edit writes the difference between two plans.
-func (k *Kernel) edit(from, to *Plan) error {
-	conn, err := k.conn()
-	if err != nil {
-		return err
-	}
-	var changes [len(families)][numSets]change
-	dirty := false
-	for i := range families {
-		for s := range changes[i] {
-			changes[i][s] = diff(from.tables[i][s], to.tables[i][s])
-			dirty = dirty || !changes[i][s].empty()
-		}
-	}
+func (k *Kernel) edit(from, to *Plan) (err error) {
+	changes, dirty := to.changesFrom(from)
 	if !dirty {
 		return k.noted(to, 0)
 	}
-	// Chains that elements jump to come before these, and go after them.
-	editChains(conn, from, to, addValueChain)
+	conn, err := k.call()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = k.Close() // of an exchange that failed, something may be left in it
+		}
+	}()
+	if changes.ofValues() {
+		// Chains that elements jump to come before these, and go after them.
+		editChains(conn, from, to, addValueChain)
+	}
 	// Removals first: a key that gets a new value is removed and added.
-	err = eachSet(func(i int, s set, ks *nftables.Set) error {
-		return inChunks(changes[i][s].remove, ks, func(e []nftables.SetElement) error { return conn.SetDeleteElements(ks, e) })
-	})
+	err = eachSet(func(i int, s set) []element { return changes[i][s].remove }, conn.SetDeleteElements)
 	if err == nil {
-		err = eachSet(func(i int, s set, ks *nftables.Set) error {
-			return inChunks(changes[i][s].add, ks, func(e []nftables.SetElement) error { return conn.SetAddElements(ks, e) })
-		})
+		err = eachSet(func(i int, s set) []element { return changes[i][s].add }, conn.SetAddElements)
 	}
 	if err != nil {
 		return fmt.Errorf("encode elements: %w", err)
 	}
-	editChains(conn, to, from, delValueChain)
+	if changes.ofValues() {
+		editChains(conn, to, from, delValueChain)
+	}
 	if err := flush(conn); err != nil {
 		return err
 	}
@@ -169,9 +180,7 @@ func (k *Kernel) rebuild(p *Plan) error {
 		f.recreate(conn)
 	}
 	editChains(conn, &Plan{}, p, addValueChain)
-	err = eachSet(func(i int, s set, ks *nftables.Set) error {
-		return inChunks(p.tables[i][s], ks, func(e []nftables.SetElement) error { return conn.SetAddElements(ks, e) })
-	})
+	err = eachSet(func(i int, s set) []element { return p.tables[i][s] }, conn.SetAddElements)
 	if err != nil {
 		return fmt.Errorf("encode elements: %w", err)
 	}
@@ -193,8 +202,30 @@ func (k *Kernel) noted(p *Plan, transactions uint32) error {
 	if k.current != nil && generation != k.generation+transactions {
 		generation = 0 // the kernel never uses it
 	}
+	p.forget()
 	k.current, k.generation = p, generation
 	return nil
+}
+
+// call returns the connection that is kept. To close one takes until everything that
+// was deleted before is really gone: 10 ms and more, since the kernel waits for all
+// processors.
+func (k *Kernel) call() (*nftables.Conn, error) {
+	if k.line == nil {
+		var socket *netlink.Conn
+		line, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(k.opts.NetNS), nftables.WithSockOptions(func(c *netlink.Conn) error {
+			socket = c
+			return sockOptions(c)
+		}))
+		if err != nil {
+			return nil, fmt.Errorf("open nftables: %w", err)
+		}
+		k.line, k.socket = line, socket
+	}
+	if err := k.socket.SetDeadline(time.Now().Add(netlinkWithin)); err != nil {
+		return nil, errors.Join(fmt.Errorf("open nftables: %w", err), k.Close())
+	}
+	return k.line, nil
 }
 
 func (k *Kernel) conn() (*nftables.Conn, error) {
@@ -273,11 +304,18 @@ func delValueChain(conn *nftables.Conn, table *nftables.Table, c chain) {
 	conn.DelChain(&nftables.Chain{Name: c.name, Table: table})
 }
 
-func eachSet(do func(family int, s set, ks *nftables.Set) error) error {
+// eachSet does something with the elements that there are for each set.
+func eachSet(of func(family int, s set) []element, do func(*nftables.Set, []nftables.SetElement) error) error {
 	for i, f := range families {
 		table := f.table()
 		for s, d := range f.definitions() {
-			if err := do(i, set(s), d.kernelSet(table)); err != nil {
+			elements := of(i, set(s))
+			if len(elements) == 0 {
+				continue
+			}
+			ks := d.kernelSet(table)
+			err := inChunks(elements, ks, func(e []nftables.SetElement) error { return do(ks, e) })
+			if err != nil {
 				return fmt.Errorf("%s %s: %w", f.name, d.name, err)
 			}
 		}

@@ -35,6 +35,18 @@ func testNamespace(tb testing.TB) *ns.Namespace {
 	return n
 }
 
+// testKernel writes to a namespace.
+func testKernel(tb testing.TB, n *ns.Namespace) *Kernel {
+	tb.Helper()
+	k := Open(Options{NetNS: n.FD()})
+	tb.Cleanup(func() {
+		if err := k.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return k
+}
+
 func nftList(tb testing.TB, n *ns.Namespace, args ...string) string {
 	tb.Helper()
 	out, err := exec.CommandContext(tb.Context(), "ip", append([]string{"netns", "exec", n.Name(), "nft"}, args...)...).CombinedOutput()
@@ -96,7 +108,7 @@ func planOf(documents ...router.Document) *Plan {
 // written, on which edit and repair rely.
 func TestKernelRoundTrip(t *testing.T) {
 	n := testNamespace(t)
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(t, n)
 	p := planOf(document(t, 4))
 	if err := k.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
@@ -118,7 +130,7 @@ func TestKernelRoundTrip(t *testing.T) {
 func TestEdits(t *testing.T) {
 	n := testNamespace(t)
 	nftList(t, n, "add table ip other")
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(t, n)
 	for i, size := range []int{0, 4, 1000, 999, 5, 0, 2000} {
 		d := document(t, size)
 		if i%2 == 1 {
@@ -161,7 +173,7 @@ func verify(t *testing.T, k *Kernel, want *Plan) {
 // TestRepair undoes whatever others do to our tables.
 func TestRepair(t *testing.T) {
 	n := testNamespace(t)
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(t, n)
 	p := planOf(document(t, 6))
 	if err := k.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
@@ -200,7 +212,7 @@ func TestRepair(t *testing.T) {
 // TestApplyAfterDamage: the next change works although the kernel is not as remembered.
 func TestApplyAfterDamage(t *testing.T) {
 	n := testNamespace(t)
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(t, n)
 	for i, damage := range []string{
 		"flush ruleset",
 		"delete element ip onelb ports { 203.0.113.100 . tcp . 80 }",
@@ -227,7 +239,7 @@ func TestApplyAfterDamage(t *testing.T) {
 // TestRefusedTransaction: one bad element in the middle, and nothing has changed.
 func TestRefusedTransaction(t *testing.T) {
 	n := testNamespace(t)
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(t, n)
 	p := planOf(document(t, 4))
 	if err := k.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
@@ -248,11 +260,11 @@ func TestRefusedTransaction(t *testing.T) {
 // TestRestart: a new Kernel takes over what an earlier one left, without a new table.
 func TestRestart(t *testing.T) {
 	n := testNamespace(t)
-	if err := Open(Options{NetNS: n.FD()}).Apply(t.Context(), planOf(document(t, 100))); err != nil {
+	if err := testKernel(t, n).Apply(t.Context(), planOf(document(t, 100))); err != nil {
 		t.Fatal(err)
 	}
 	before := nftList(t, n, "-a", "list", "table", "ip", "onelb")
-	k := Open(Options{NetNS: n.FD()})
+	k := testKernel(t, n)
 	p := planOf(document(t, 100))
 	if err := k.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)

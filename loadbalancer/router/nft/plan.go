@@ -26,21 +26,26 @@ type Input struct {
 	Elsewhere map[netip.Addr]bool
 }
 
-// Plan is the complete content of both tables. It is immutable.
+// Plan is the complete content of both tables. Its content is immutable.
 type Plan struct {
 	tables [len(families)]tableContent
+	// numbering is there while the plan can be edited.
+	numbering *numbering
+	// changes lead here from another plan; nil when that is forgotten.
+	from    *Plan
+	changes *planChanges
 }
 
 type tableContent [numSets][]element
 
 // New computes the plan. Equal inputs give equal plans.
 func New(in Input) *Plan {
-	p := &planner{in: in, taken: map[uint32]bool{}, tables: map[string]uint32{}}
+	p := &planner{in: in, numbering: newNumbering()}
 	for i := range in.Documents {
 		p.document(&in.Documents[i])
 	}
 	p.interfaces()
-	plan := &Plan{tables: p.out}
+	plan := &Plan{tables: p.out, numbering: p.numbering}
 	for i := range plan.tables {
 		for s := range plan.tables[i] {
 			sortElements(plan.tables[i][s])
@@ -50,10 +55,50 @@ func New(in Input) *Plan {
 }
 
 type planner struct {
-	in     Input
-	out    [len(families)]tableContent
+	in  Input
+	out [len(families)]tableContent
+	*numbering
+}
+
+// numbering is what stands behind the numbers of a plan.
+type numbering struct {
 	taken  map[uint32]bool   // numbers in use
-	tables map[string]uint32 // number of a table by its content
+	tables map[string]*table // by content; but for those with session affinity
+	uses   map[use]*usage
+}
+
+func newNumbering() *numbering {
+	return &numbering{taken: map[uint32]bool{}, tables: map[string]*table{}, uses: map[use]*usage{}}
+}
+
+// table is one that groups with these usable members share.
+type table struct {
+	content string
+	number  uint32
+	family  int
+	groups  int // that point at it
+}
+
+// use is a way in which a group is used. With session affinity its members have
+// numbers, which are the group's own: who is in use in one group may be dead in
+// another.
+type use struct {
+	cluster, group string
+	affine         bool
+}
+
+func (u use) text() string {
+	if u.affine {
+		return u.cluster + "/" + u.group + " affine"
+	}
+	return u.cluster + "/" + u.group
+}
+
+// usage is what a use is known by.
+type usage struct {
+	number    uint32
+	frontends int
+	content   string // of the table that it points at; empty: none, or its own
 }
 
 func (p *planner) add(family int, s set, e element) {
@@ -69,7 +114,6 @@ func (p *planner) document(d *router.Document) {
 		p.out[i][frontends] = slices.Grow(p.out[i][frontends], n)
 		p.out[i][ports] = slices.Grow(p.out[i][ports], n)
 	}
-	numbers := make(map[use]uint32, len(d.Groups))
 	named := make(map[string]*router.Group, len(d.Groups))
 	for i := range d.Groups {
 		named[d.Groups[i].Name] = &d.Groups[i]
@@ -82,67 +126,59 @@ func (p *planner) document(d *router.Document) {
 				p.add(familyIndex(f.Address), routedTo, element{key: addressBytes(f.Address)})
 				previous = f.Address
 			}
-			p.routed(f)
+			routed(f, p.add)
 			continue
 		}
-		u := use{f.Group, f.Affinity > 0}
-		n, known := numbers[u]
-		if !known {
-			n = number(p.taken, u.text(d.Cluster), 0)
-			numbers[u] = n
-			p.group(n, named[f.Group], u)
+		u := use{d.Cluster, f.Group, f.Affinity > 0}
+		known := p.uses[u]
+		if known == nil {
+			known = p.begin(u)
+			p.group(known, named[f.Group], u)
 		}
+		known.frontends++
 		if f.Address != previous {
 			p.add(familyIndex(f.Address), addresses, element{key: addressBytes(f.Address)})
 			previous = f.Address
 		}
-		p.frontend(f, n)
+		p.frontend(f, known.number, p.add)
 	}
 }
 
-// use is a way in which a group is used. With session affinity its members have
-// numbers, which are the group's own: who is in use in one group may be dead in
-// another.
-type use struct {
-	group  string
-	affine bool
+func (n *numbering) begin(u use) *usage {
+	known := &usage{number: number(n.taken, u.text(), 0)}
+	n.uses[u] = known
+	return known
 }
 
-func (u use) text(cluster string) string {
-	if u.affine {
-		return cluster + "/" + u.group + " affine"
-	}
-	return cluster + "/" + u.group
-}
-
-func (p *planner) frontend(f *router.Frontend, group uint32) {
+// frontend hands over the elements of a frontend whose use has this number.
+func (p *planner) frontend(f *router.Frontend, group uint32, add func(int, set, element)) {
 	family, key := familyIndex(f.Address), keyBytes(f.Key())
-	p.add(family, frontends, element{key: key, val: markBytes(group)})
-	p.add(family, ports, element{key: key, val: portBytes(f.BackendPort)})
+	add(family, frontends, element{key: key, val: markBytes(group)})
+	add(family, ports, element{key: key, val: portBytes(f.BackendPort)})
 	switch f.SNAT {
 	case router.SNATAlways:
-		p.add(family, snatAlways, element{key: key})
+		add(family, snatAlways, element{key: key})
 	case router.SNATNever:
-		p.add(family, snatNever, element{key: key})
+		add(family, snatNever, element{key: key})
 	case router.SNATAuto:
 	}
 	if f.Affinity > 0 {
-		p.add(family, affine, element{key: key, val: keepPrefix + strconv.Itoa(int(f.Affinity/time.Second))})
+		add(family, affine, element{key: key, val: keepPrefix + strconv.Itoa(int(f.Affinity/time.Second))})
 	}
 	if f.MaxConnections > 0 {
-		p.limit(f, family, key)
+		limit(f, family, key, add)
 	}
 	if len(f.SourceRanges) > 0 {
-		p.ranges(f, family, key)
+		ranges(f, family, key, add)
 	}
 }
 
-func (p *planner) limit(f *router.Frontend, family int, key string) {
-	p.add(family, limited, element{key: key, val: limitPrefix + strconv.FormatUint(uint64(f.MaxConnections), 10)})
+func limit(f *router.Frontend, family int, key string, add func(int, set, element)) {
+	add(family, limited, element{key: key, val: limitPrefix + strconv.FormatUint(uint64(f.MaxConnections), 10)})
 }
 
 // ranges restricts a frontend. Ranges of the other family allow nobody here.
-func (p *planner) ranges(f *router.Frontend, family int, key string) {
+func ranges(f *router.Frontend, family int, key string, add func(int, set, element)) {
 	var own []netip.Prefix
 	for _, r := range f.SourceRanges {
 		if familyIndex(r.Addr()) == family {
@@ -153,39 +189,46 @@ func (p *planner) ranges(f *router.Frontend, family int, key string) {
 	if len(own) == 1 && own[0].Bits() == 0 {
 		return // everybody
 	}
-	p.add(family, ranged, element{key: key})
+	add(family, ranged, element{key: key})
 	for _, r := range own {
-		p.add(family, allowed, element{key: key + addressBytes(r.Addr()), end: key + addressBytes(lastAddress(r))})
+		add(family, allowed, element{key: key + addressBytes(r.Addr()), end: key + addressBytes(lastAddress(r))})
 	}
 }
 
 // group points a group at the table of its usable members. One without members
 // gets no table: its connections fall through to the input chain, which
 // refuses them.
-func (p *planner) group(n uint32, g *router.Group, u use) {
+func (p *planner) group(known *usage, g *router.Group, u use) {
 	members := p.usable(g)
 	if len(members) == 0 {
 		return
 	}
-	family := familyIndex(members[0].address)
 	if u.affine {
-		p.affineGroup(family, n, members)
+		p.affineGroup(familyIndex(members[0].address), known.number, members)
 		return
 	}
-	text := content(members)
-	table, known := p.tables[text]
-	if !known {
+	t := p.point(known, members, p.add)
+	p.add(t.family, groups, element{key: markBytes(known.number), val: markBytes(t.number)})
+}
+
+// point notes that a use points at the table of these members, which is made if need
+// be.
+func (n *numbering) point(known *usage, members []member, add func(int, set, element)) *table {
+	known.content = content(members)
+	t := n.tables[known.content]
+	if t == nil {
 		c := classOf(members)
-		table = number(p.taken, text, c)
-		p.tables[text] = table
+		t = &table{content: known.content, number: number(n.taken, known.content, c), family: familyIndex(members[0].address)}
+		n.tables[known.content] = t
 		for slot, address := range fill(members, classes[c]) {
-			p.add(family, slots, element{
-				key: markBytes(table) + markBytes(uint32(slot)),
+			add(t.family, slots, element{
+				key: markBytes(t.number) + markBytes(uint32(slot)), //nolint:gosec // small
 				val: addressBytes(address),
 			})
 		}
 	}
-	p.add(family, groups, element{key: markBytes(n), val: markBytes(table)})
+	t.groups++
+	return t
 }
 
 // affineGroup gives each member a number, and a table of its own to the group.

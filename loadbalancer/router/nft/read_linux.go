@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -233,15 +232,10 @@ func equal(a, b *Plan) bool {
 // rulesetGeneration is the kernel's count of transactions in this namespace, of
 // whoever. It skips 0.
 func (k *Kernel) rulesetGeneration() (uint32, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: k.opts.NetNS})
-	if err != nil {
+	if _, err := k.call(); err != nil {
 		return 0, fmt.Errorf("read ruleset generation: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(netlinkWithin)); err != nil {
-		return 0, fmt.Errorf("read ruleset generation: %w", err)
-	}
-	messages, err := conn.Execute(netlink.Message{
+	messages, err := k.socket.Execute(netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN),
 			Flags: netlink.Request,
@@ -249,7 +243,7 @@ func (k *Kernel) rulesetGeneration() (uint32, error) {
 		Data: []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("read ruleset generation: %w", err)
+		return 0, errors.Join(fmt.Errorf("read ruleset generation: %w", err), k.Close())
 	}
 	for _, m := range messages {
 		if len(m.Data) < 4 {

@@ -10,14 +10,14 @@ import (
 
 // routed adds a frontend of which nothing is translated: what may pass is all that is
 // to be known of it.
-func (p *planner) routed(f *router.Frontend) {
+func routed(f *router.Frontend, add func(int, set, element)) {
 	family, key := familyIndex(f.Address), keyBytes(f.Key())
-	p.add(family, passing, element{key: key})
+	add(family, passing, element{key: key})
 	if f.MaxConnections > 0 {
-		p.limit(f, family, key)
+		limit(f, family, key, add)
 	}
 	if len(f.SourceRanges) > 0 {
-		p.ranges(f, family, key)
+		ranges(f, family, key, add)
 	}
 }
 

@@ -74,7 +74,7 @@ func newStage(t *testing.T) *stage {
 	s.ip("router", fmt.Sprintf("addr add %s/32 dev eth0\naddr add %s/128 dev eth0 nodad", public4, public6))
 	s.sysctl("router", "net/ipv4/ip_forward", "1")
 	s.sysctl("router", "net/ipv6/conf/all/forwarding", "1")
-	s.kernel = Open(Options{NetNS: s.hosts["router"].FD()})
+	s.kernel = testKernel(t, s.hosts["router"])
 	return s
 }
 

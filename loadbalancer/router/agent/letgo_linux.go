@@ -1,0 +1,28 @@
+package agent
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/onelb/onelb/loadbalancer/announcer/addr"
+)
+
+// LetGo takes off the public addresses that an agent, which need not live any more,
+// has put on this machine's interfaces, and returns how many there were. It is for an
+// instance that stops being the master while its agent is dead: the master after it
+// and the dead one's kernel would both answer.
+func LetGo() (n int, err error) {
+	table, err := addr.Open(addr.Options{})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, table.Close()) }()
+	ours, err := table.Ours(func(netip.Addr) bool { return false })
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range ours {
+		err = errors.Join(err, table.Remove(e.Address, e.Index))
+	}
+	return len(ours), err
+}
