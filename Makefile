@@ -87,7 +87,7 @@ verify: ## Generated files and go.mod files are up to date (changes nothing)
 	$(call proto,$$tmp); \
 	find "$$tmp" -name '*.pb.go' -printf '%P\n' | while read -r f; do diff -u "$$f" "$$tmp/$$f"; done
 	@go run ./test/docgen -check
-	@for m in . test/helm test/tools test/kube; do (cd $$m && go mod tidy -diff); done
+	@for m in . test/helm test/site test/tools test/kube; do (cd $$m && go mod tidy -diff); done
 	@echo "generated files and go.mod files are up to date"
 
 ##@ Parts of make test
@@ -190,6 +190,12 @@ release: binaries ## Archives of the binaries, the chart and the manifests in bu
 	@$(archive) -f $(RELEASE)/onelb-manifests-$(VERSION).tar.gz manifests
 	@rm -r $(RELEASE)/chart
 	@cd $(RELEASE) && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+.PHONY: site
+site: ## Documentation as a static web site in build/site; fails if a link leads nowhere
+	@mkdir -p build
+	@go build -C test/site -o $(CURDIR)/build/sitegen .
+	@build/sitegen -root . -out build/site
 
 .PHONY: deps
 deps: ## Install what is missing for make test: a C compiler (race detector), nft, ip
