@@ -128,6 +128,11 @@ vm: kube ## kube-proxy in IPVS mode, in an emulated machine with Debian's kernel
 	@$(call ensure,qemu-system-x86_64:qemu-system-x86 /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 	@go test -count=1 -v -timeout 90m ./test/vm/ipvs -vm $(ARGS)
 
+.PHONY: page
+page: ## The web page in Debian's Chromium, without a window; takes the pictures in docs/pictures (root; 125 MB; not part of make test)
+	@$(need-root)
+	@go test -count=1 -v ./test/browser -browser -pictures $(CURDIR)/docs/pictures $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Each fuzz test for FUZZTIME (20s)
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | sort | while read -r file; do \

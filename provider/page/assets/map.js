@@ -5,6 +5,7 @@ import { svg, short, worse } from "./draw.js";
 
 const columns = ["outside", "router", "node", "pods"];
 const titles = { outside: "from", router: "virtual router", node: "held or forwarded by", pods: "ready pods" };
+const nobody = "nobody";
 const mostBoxes = 40;
 const box = { width: 190, height: 34, gap: 12, top: 34 };
 const step = 285;
@@ -42,6 +43,7 @@ export function flows(addresses, all) {
     for (const node of holdersOf(a, holders, ends)) {
       const n = at("node", node, state);
       line(from, n, state);
+      if (node === nobody) continue;
       for (const [where, pods] of ends) {
         if (!a.router || a.forward === "VIP" || where === node) {
           const p = at("pods", where, state);
@@ -56,10 +58,10 @@ export function flows(addresses, all) {
 
 // The nodes that packets for an address come to.
 function holdersOf(a, holders, ends) {
-  if (a.router && a.forward === "VIP") return [holders.get(a.inner)?.holder || "nobody"];
-  if (a.router) return ends.length ? ends.map(([node]) => node) : ["nobody"];
-  if (a.role === "BGP") return (a.announcers || []).length ? a.announcers : ["nobody"];
-  return [a.holder || "nobody"];
+  if (a.router && a.forward === "VIP") return [holders.get(a.inner)?.holder || nobody];
+  if (a.router) return ends.length ? ends.map(([node]) => node) : [nobody];
+  if (a.role === "BGP") return (a.announcers || []).length ? a.announcers : [nobody];
+  return [a.holder || nobody];
 }
 
 // Boxes of one column, top to bottom; with too many, those that fewest use are left out.
@@ -103,7 +105,7 @@ function curve(from, to, l) {
 function labelled(b) {
   const name = b.name || "no node";
   const under = b.column === "pods" ? `${b.pods} for ${b.count}` : `${b.count} address${b.count > 1 ? "es" : ""}`;
-  return svg("g", { class: b.name === "nobody" ? "down" : b.state },
+  return svg("g", { class: b.name === nobody ? "down" : b.state },
     svg("rect", { class: "box", x: b.x, y: b.y, width: box.width, height: box.height, rx: 6 }),
     svg("text", { x: b.x + 9, y: b.y + 15 }, short(name, 25)),
     svg("text", { x: b.x + 9, y: b.y + 28, class: "small" }, under),

@@ -120,7 +120,7 @@ async function details() {
     (told.pending || []).map((r) => html("p", { class: "down" }, r.why)),
     (told.ways || []).map((w) => [
       html("p", {}, html("b", { class: "mono" }, w.address), " ", badge(w.state)),
-      html("ol", {}, w.hops.map((h) => html("li", {}, badge(h.state), ` ${h.kind} ${h.name || ""}: `, h.detail, h.remedy && html("div", { class: "why" }, `→ ${h.remedy}`)))),
+      html("ol", {}, w.hops.map((h) => html("li", {}, badge(h.state), ` ${[h.kind, h.name].filter(Boolean).join(" ")}: `, h.detail, h.remedy && html("div", { class: "why" }, `→ ${h.remedy}`)))),
     ]));
 }
 
