@@ -42,10 +42,8 @@ func newChromium(t *testing.T) *chromium {
 	text := fmt.Sprintf(`<?xml version="1.0"?>
 <fontconfig>
 <dir>%s/usr/share/fonts</dir><dir>/usr/share/fonts</dir><cachedir>%s</cachedir>
-<alias><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias>
-<alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
 <alias><family>ui-monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
-<alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+<match><edit name="family" mode="append_last"><string>DejaVu Sans</string></edit></match>
 </fontconfig>
 `, root, filepath.Join(c.dir, "fonts"))
 	if err := os.WriteFile(fonts, []byte(text), 0o600); err != nil {
