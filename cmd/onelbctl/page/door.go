@@ -89,7 +89,7 @@ func pinned(cfg *rest.Config, certificate string) (http.RoundTripper, error) {
 		}
 		return nil
 	}
-	rt, err := rest.HTTPWrappersForConfig(cfg, &http.Transport{TLSClientConfig: t, TLSHandshakeTimeout: timeout, ResponseHeaderTimeout: timeout})
+	rt, err := rest.HTTPWrappersForConfig(cfg, &http.Transport{DialContext: cfg.Dial, TLSClientConfig: t, TLSHandshakeTimeout: timeout, ResponseHeaderTimeout: timeout})
 	if err != nil {
 		return nil, fmt.Errorf("credentials of the kubeconfig: %w", err)
 	}
