@@ -45,7 +45,7 @@ export function flows(addresses, all) {
       line(from, n, state);
       if (node === nobody) continue;
       for (const [where, pods] of ends) {
-        if (!a.router || a.forward === "VIP" || where === node) {
+        if (!a.router || a.forward === "VIP" || a.forward === "Route" || where === node) {
           const p = at("pods", where, state);
           p.pods += pods;
           line(n, p, state);
@@ -59,6 +59,7 @@ export function flows(addresses, all) {
 // The nodes that packets for an address come to.
 function holdersOf(a, holders, ends) {
   if (a.router && a.forward === "VIP") return [holders.get(a.inner)?.holder || nobody];
+  if (a.router && a.forward === "Route") return [a.holder || nobody];
   if (a.router) return ends.length ? ends.map(([node]) => node) : [nobody];
   if (a.role === "BGP") return (a.announcers || []).length ? a.announcers : [nobody];
   return [a.holder || nobody];
