@@ -14,7 +14,10 @@ MAKEFLAGS += --no-print-directory
 export GOFLAGS := -trimpath -buildvcs=false -tags=grpcnotrace
 export CGO_ENABLED := 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION) -X main.version=$(VERSION)
+# Helm wants a semantic version, and the Kubernetes libraries end a program whose own
+# is none: a tag such as v0.1.0, or else one before all others.
+SEMVER := $(or $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]+\.[0-9]+\.[0-9]+.*)$$/\1/p'),0.0.0-g$(VERSION))
+LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=v$(SEMVER) -X main.version=$(VERSION)
 
 ARGS ?=
 FUZZTIME ?= 20s
@@ -24,8 +27,6 @@ ARCHES := amd64 arm64
 RELEASE := build/release
 # What is built of one commit is the same wherever and whenever it is built.
 EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-# Helm wants a semantic version: a tag such as v0.1.0, or else one before all others.
-CHART_VERSION := $(or $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]+\.[0-9]+\.[0-9]+.*)$$/\1/p'),0.0.0-$(VERSION))
 archive := tar --create --gzip --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(EPOCH)
 TOOL := go tool -modfile=test/tools/go.mod
 LOG := build/test.log
@@ -87,7 +88,7 @@ verify: ## Generated files and go.mod files are up to date (changes nothing)
 	$(call proto,$$tmp); \
 	find "$$tmp" -name '*.pb.go' -printf '%P\n' | while read -r f; do diff -u "$$f" "$$tmp/$$f"; done
 	@go run ./test/docgen -check
-	@for m in . test/helm test/tools test/kube; do (cd $$m && go mod tidy -diff); done
+	@for m in . test/helm test/site test/tools test/kube; do (cd $$m && go mod tidy -diff); done
 	@echo "generated files and go.mod files are up to date"
 
 ##@ Parts of make test
@@ -127,6 +128,11 @@ vm: kube ## kube-proxy in IPVS mode, in an emulated machine with Debian's kernel
 	@$(need-root)
 	@$(call ensure,qemu-system-x86_64:qemu-system-x86 /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 	@go test -count=1 -v -timeout 90m ./test/vm/ipvs -vm $(ARGS)
+
+.PHONY: page
+page: ## The web page in Debian's Chromium, without a window; takes the pictures in docs/pictures (root; 125 MB; not part of make test)
+	@$(need-root)
+	@go test -count=1 -v ./test/browser -browser -pictures $(CURDIR)/docs/pictures $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Each fuzz test for FUZZTIME (20s)
@@ -174,7 +180,14 @@ images: binaries ## Images from scratch for all architectures with buildah, also
 	  done; \
 	  rm -f $$archive; \
 	  buildah $(BUILDAH_FLAGS) manifest push --all $$name oci-archive:$$archive:onelb/$$p:$(VERSION); \
+	  for a in $(ARCHES); do $(call sbom,$$a,$$p) > build/images/$$p-$$a.cdx.json; done; \
 	done
+
+.PHONY: images-test
+images-test: images ## Build the images twice: the same digests; their programs run in their roots (root)
+	@rm -rf build/again; mkdir -p build/again; mv build/images/*.tar build/again/
+	@rm -rf build/linux-*; $(MAKE) images
+	@go test -count=1 -v -run TestArchives ./test/images -archives $(CURDIR)/build/images -again $(CURDIR)/build/again -arches '$(ARCHES)'
 
 .PHONY: release
 release: binaries ## Archives of the binaries, the chart and the manifests in build/release, with checksums
@@ -182,14 +195,20 @@ release: binaries ## Archives of the binaries, the chart and the manifests in bu
 	@for a in $(ARCHES); do \
 	  for n in kubectl-onelb kubectl_complete-onelb; do ln -sf onelbctl build/linux-$$a/$$n; done; \
 	  $(archive) -f $(RELEASE)/onelb-$(VERSION)-linux-$$a.tar.gz -C build/linux-$$a $(PROGRAMS) kubectl-onelb kubectl_complete-onelb; \
-	  (cd build/linux-$$a && go version -m $(PROGRAMS)) > $(RELEASE)/onelb-$(VERSION)-linux-$$a.modules.txt; \
+	  for p in $(PROGRAMS); do $(call sbom,$$a,$$p) > $(RELEASE)/$$p-$(VERSION)-linux-$$a.cdx.json; done; \
 	done
 	@cp -r manifests/chart $(RELEASE)/chart/onelb
-	@sed -i 's/^version: .*/version: $(CHART_VERSION)/; s/^appVersion: .*/appVersion: "$(VERSION)"/' $(RELEASE)/chart/onelb/Chart.yaml
+	@sed -i 's/^version: .*/version: $(SEMVER)/; s/^appVersion: .*/appVersion: "$(VERSION)"/' $(RELEASE)/chart/onelb/Chart.yaml
 	@$(archive) -f $(RELEASE)/onelb-chart-$(VERSION).tgz -C $(RELEASE)/chart onelb
 	@$(archive) -f $(RELEASE)/onelb-manifests-$(VERSION).tar.gz manifests
 	@rm -r $(RELEASE)/chart
 	@cd $(RELEASE) && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+.PHONY: site
+site: ## Documentation as a static web site in build/site; fails if a link leads nowhere
+	@mkdir -p build
+	@go build -C test/site -o $(CURDIR)/build/sitegen .
+	@build/sitegen -root . -out build/site
 
 .PHONY: deps
 deps: ## Install what is missing for make test: a C compiler (race detector), nft, ip
@@ -198,6 +217,9 @@ deps: ## Install what is missing for make test: a C compiler (race detector), nf
 .PHONY: clean
 clean: ## Remove what the targets above made here
 	rm -rf bin build bench.json
+
+# sbom ARCH PROGRAM lists what a program was built of, in the form of CycloneDX.
+sbom = go run ./test/sbom -version $(VERSION) build/linux-$(1)/$(2)
 
 # The programs behind demo and bench are built and then executed in place of the
 # shell, so that a signal reaches them and not a `go run` in between.

@@ -126,3 +126,31 @@ func (c *Controller) endpoints(ref v1alpha1.ServiceReference) []*endpoints {
 	slices.SortFunc(out, func(a, b *endpoints) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
+
+// EndpointCount is how many endpoints a Service has in one family.
+type EndpointCount struct {
+	Ready, Total int // Total: with those that serve while they end
+	// Nodes counts the ready ones by node.
+	Nodes map[string]int
+}
+
+// CountEndpoints counts each address of a Service once. Those without a node are
+// not known here.
+func (c *Controller) CountEndpoints(namespace, name string, ipv6 bool) EndpointCount {
+	out := EndpointCount{Nodes: map[string]int{}}
+	seen := map[netip.Addr]bool{}
+	for _, s := range c.endpoints(v1alpha1.ServiceReference{Namespace: namespace, Name: name}) {
+		for _, e := range s.list {
+			if !e.address.IsValid() || e.address.Is6() != ipv6 || seen[e.address] {
+				continue
+			}
+			seen[e.address] = true
+			out.Total++
+			if e.ready {
+				out.Ready++
+				out.Nodes[e.node.Value()]++
+			}
+		}
+	}
+	return out
+}

@@ -14,13 +14,16 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
+
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/provider/page"
 )
 
 const (
 	// Namespace is where onelb's own namespaced objects are.
 	Namespace = "onelb-system"
 	// FencingLease counts leaders: its leaseTransitions is the last fencing token.
-	FencingLease = "onelb-fencing"
+	FencingLease = inventory.FencingLease
 	// GossipSecret holds the key with which node agents talk to each other.
 	GossipSecret = "onelb-gossip"
 	// GossipKey is the key of the Secret's data: 32 random bytes.
@@ -77,6 +80,8 @@ func nextToken(ctx context.Context, kube kubernetes.Interface, holder string) (u
 	}
 	token := max(ptr.Deref(l.Spec.LeaseTransitions, 0)+1, seconds)
 	l.Spec.LeaseTransitions, l.Spec.HolderIdentity = &token, &holder
+	delete(l.Annotations, page.Annotation) // of the leader before
+	delete(l.Annotations, page.CertificateAnnotation)
 	if _, err := leases.Update(ctx, l, metav1.UpdateOptions{}); err != nil {
 		return 0, fmt.Errorf("update Lease %s/%s: %w", Namespace, FencingLease, err)
 	}

@@ -16,8 +16,11 @@ type Options struct {
 	DefaultClass bool
 	// Orphans says what to do about what nobody wants.
 	Orphans Orphans
-	// ClusterCIDR is the library's --cluster-cidr; empty: not given.
+	// PagePort is where the web page is; 0: there is none.
+	PagePort int
+	// ClusterCIDR is the library's --cluster-cidr; empty: not given. See Complete.
 	ClusterCIDR string
+	serving     serving
 }
 
 // Orphans is what to do about holds and reservations in OpenNebula that nobody
@@ -52,6 +55,9 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.Var(&o.Orphans, "orphans",
 		"What to do about holds in our reservations that no VirtualIP is for, and about reservations of this cluster that no AddressPool "+
 			"wants, after ten minutes: release, or report, which only makes events.")
+	fs.IntVar(&o.PagePort, "page-port", 0,
+		"Port of the web page that shows pools, addresses and who holds them, on the address of the secure port and with its "+
+			"certificate. Whoever may get the URL /onelb/* (ClusterRole onelb:page) sees it. 0: there is no page.")
 	fs.BoolVar(&o.DefaultClass, "default-class", true,
 		"Serve Services of type LoadBalancer without a loadBalancerClass. With false, only those with loadBalancerClass "+
 			loadbalancer.Class+" are served; others that have addresses keep them until they are deleted.")

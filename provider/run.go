@@ -79,7 +79,7 @@ func (c *Cloud) run(ctx context.Context, cfg *rest.Config) error {
 	}
 	c.balancer.set(p.balancer)
 	klog.FromContext(ctx).Info("The load balancer runs", "cluster", c.config.Cluster, "identity", id, "routers", len(p.routers))
-	return c.supervise(ctx, p)
+	return c.supervise(ctx, p, cfg.Host)
 }
 
 // join fetches what the parts need of the cluster.
@@ -196,7 +196,7 @@ func (c *Cloud) connect(p *parts, id string, token uint64) error {
 }
 
 // supervise runs the parts. One that ends by itself ends all.
-func (c *Cloud) supervise(ctx context.Context, p *parts) error {
+func (c *Cloud) supervise(ctx context.Context, p *parts, apiServer string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	loadbalancer.RegisterMetrics()
@@ -215,6 +215,9 @@ func (c *Cloud) supervise(ctx context.Context, p *parts) error {
 	wg.Go(func() { c.checkOpenNebula(ctx) })
 	wg.Go(func() { c.watchAccess(ctx, p) })
 	wg.Go(func() { c.watchRouters(ctx, p) })
+	if c.options.PagePort != 0 {
+		wg.Go(func() { logPage(ctx, c.servePage(ctx, p, apiServer)) })
+	}
 	wg.Go(func() {
 		// An error only says that ctx has ended.
 		_ = retry(ctx, "the node agents' key", func(ctx context.Context) error { return ensureGossipSecret(ctx, p.kube) })

@@ -20,6 +20,9 @@ import (
 	"github.com/onelb/onelb/loadbalancer/announcer/node"
 )
 
+// version is set by the linker.
+var version = "dev"
+
 func main() {
 	node.Tune()
 	os.Exit(cli.Run(command()))
@@ -30,6 +33,7 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "onelb-node",
 		Short:         "Holds load balancer addresses on this node",
+		Version:       version,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,

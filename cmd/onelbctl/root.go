@@ -10,15 +10,16 @@ import (
 	"github.com/onelb/onelb/cmd/onelbctl/doctor"
 	"github.com/onelb/onelb/cmd/onelbctl/explain"
 	"github.com/onelb/onelb/cmd/onelbctl/gc"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/cmd/onelbctl/kubeconfig"
 	"github.com/onelb/onelb/cmd/onelbctl/migrate"
+	"github.com/onelb/onelb/cmd/onelbctl/page"
 	"github.com/onelb/onelb/cmd/onelbctl/pool"
 	"github.com/onelb/onelb/cmd/onelbctl/status"
 )
 
 func root() *cobra.Command {
 	c := &cobra.Command{
-		Use: "onelbctl", Short: "Look at and set up onelb", SilenceUsage: true, SilenceErrors: true,
+		Use: "onelbctl", Short: "Look at and set up onelb", Version: version, SilenceUsage: true, SilenceErrors: true,
 	}
 	switch filepath.Base(os.Args[0]) {
 	case "kubectl-onelb":
@@ -26,10 +27,10 @@ func root() *cobra.Command {
 	case "kubectl_complete-onelb": // what kubectl's own completion calls for plugins
 		c.SetArgs(append([]string{cobra.ShellCompRequestCmd}, os.Args[1:]...))
 	}
-	var cluster inventory.Kubeconfig
+	var cluster kubeconfig.Flags
 	for _, sub := range []*cobra.Command{
 		status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster), pool.Command(cluster.Connect),
-		gc.Command(cluster.Connect), migrate.Command(&cluster),
+		gc.Command(cluster.Connect), migrate.Command(&cluster), page.Command(&cluster),
 	} {
 		cluster.AddFlags(sub.PersistentFlags())
 		c.AddCommand(sub)

@@ -53,7 +53,7 @@ func initCloud(own *provider.Options) app.InitCloudFunc {
 			klog.ErrorS(err, "The cloud provider cannot be set up", "provider", cfg.Name, "cloudConfig", cfg.CloudConfigFile)
 			klog.FlushAndExit(klog.ExitFlushTimeout, 1)
 		}
-		own.ClusterCIDR = c.ComponentConfig.KubeCloudShared.ClusterCIDR
+		own.Complete(c)
 		ours.Configure(*own)
 		return ours
 	}

@@ -39,6 +39,7 @@ var generators = map[string]func(root string) (string, error){
 	"reasons":     reasons,
 	"metrics":     metrics,
 	"rbac":        rbac,
+	"flags":       flags,
 	"crds":        crds,
 	"vmstates":    vmstates,
 	"settings":    settings,

@@ -102,7 +102,7 @@ func filled(fields map[string]ast.Expr, params *ast.FieldList, args []ast.Expr) 
 // programOf says which program has a package's metrics.
 func programOf(pkg string) string {
 	switch {
-	case strings.HasPrefix(pkg, "loadbalancer/announcer"), pkg == "cmd/onelb-node":
+	case strings.HasPrefix(pkg, "loadbalancer/announcer"), pkg == "loadbalancer/bgp", pkg == "cmd/onelb-node":
 		return "`onelb-node`"
 	case strings.HasPrefix(pkg, "loadbalancer/router/"), pkg == "cmd/onelb-router":
 		return "`onelb-router`"

@@ -11,9 +11,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/onelb/onelb/cmd/onelbctl/explain"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
-	"github.com/onelb/onelb/cmd/onelbctl/path"
-	"github.com/onelb/onelb/cmd/onelbctl/status"
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/loadbalancer/overview"
+	"github.com/onelb/onelb/loadbalancer/path"
 	"github.com/onelb/onelb/test/e2e/kit"
 )
 
@@ -53,8 +53,8 @@ func TestToolsSeeWhatThereIs(t *testing.T) {
 	}
 	inv, err := inventory.Read(w.Context(), clients)
 	w.Must(err)
-	r := status.New(inv)
-	waits := slices.IndexFunc(r.Pending, func(p status.Pending) bool { return p.Service == namespace+"/seen-nowhere" })
+	r := overview.New(inv)
+	waits := slices.IndexFunc(r.Pending, func(p overview.Pending) bool { return p.Service == namespace+"/seen-nowhere" })
 	if waits < 0 || len(r.Pending[waits].Reasons) == 0 || !strings.Contains(r.Pending[waits].Reasons[0].Why, `no AddressPool is called "nowhere"`) {
 		t.Errorf("Services that wait: %+v", r.Pending)
 	}

@@ -170,12 +170,12 @@ func TestChartValues(t *testing.T) {
 	a, _ := got["DaemonSet/onelb-system/onelb-node"].(*appsv1.DaemonSet)
 	s, _ := got["Secret/onelb-system/other"].(*corev1.Secret)
 	p, _ := got["AddressPool//edge"].(*v1alpha1.AddressPool)
-	if d == nil || a == nil || s == nil || p == nil || got["ClusterRole//onelb:offered-pools"] == nil || got["PodDisruptionBudget/onelb-system/opennebula-cloud-controller-manager"] != nil {
+	if d == nil || a == nil || s == nil || p == nil || got["ClusterRole//onelb:offered-pools"] == nil || got["ClusterRole//onelb:page"] == nil || got["PodDisruptionBudget/onelb-system/opennebula-cloud-controller-manager"] != nil {
 		t.Fatalf("objects: %v", got)
 	}
 	m, n := d.Spec.Template.Spec, a.Spec.Template.Spec
 	if *d.Spec.Replicas != 1 || m.Containers[0].Image != "registry.example.org:5000/ccm:v1" || m.ImagePullSecrets[0].Name != "registry" || m.NodeSelector["infra"] != "true" || m.PriorityClassName != "mine" ||
-		!slices.Contains(m.Containers[0].Args, "--default-class=false") || !slices.Contains(m.Containers[0].Args, "--orphans=report") || !slices.Contains(m.Containers[0].Args, "--v=4") ||
+		!slices.Contains(m.Containers[0].Args, "--default-class=false") || !slices.Contains(m.Containers[0].Args, "--page-port=10300") || m.Containers[0].Ports[1].HostPort != 10300 || !slices.Contains(m.Containers[0].Args, "--orphans=report") || !slices.Contains(m.Containers[0].Args, "--v=4") ||
 		m.Tolerations[len(m.Tolerations)-1].Key != "infra" || m.Containers[0].Env[0].Value != "10.30.0.1" || m.Volumes[0].Projected.Sources[0].Secret.Name != "other" || m.Volumes[0].Projected.Sources[1].Secret.Name != "client" {
 		t.Errorf("%+v", m)
 	}

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
-	"github.com/onelb/onelb/cmd/onelbctl/path"
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/loadbalancer/path"
 )
 
 // What has been so for less time may be just being worked on.

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 const (

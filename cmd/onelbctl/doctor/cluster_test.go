@@ -17,7 +17,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/test/sample"
 )
 

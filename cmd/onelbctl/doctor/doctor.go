@@ -12,7 +12,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/provider/config"
 )

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/provider/config"
 	"github.com/onelb/onelb/provider/one"
 )

@@ -8,8 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // fewLeft: a pool with less than this part of its addresses free is nearly full.

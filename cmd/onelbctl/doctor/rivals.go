@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // rival is software that does what onelb does.

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // lastEvents is how many are told.

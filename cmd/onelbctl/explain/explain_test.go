@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
-	"github.com/onelb/onelb/cmd/onelbctl/path"
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/loadbalancer/path"
 	"github.com/onelb/onelb/test/sample"
 )
 
@@ -47,7 +47,7 @@ func report(t *testing.T, s *sample.Cluster, name string) *Report {
 	return r
 }
 
-func kinds(w Way) string {
+func kinds(w path.Way) string {
 	var out []string
 	for _, h := range w.Hops {
 		out = append(out, h.Kind+":"+string(h.State))

@@ -7,8 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/onelb/onelb/cmd/onelbctl/path"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
+	"github.com/onelb/onelb/loadbalancer/path"
 )
 
 var marks = map[path.State]term.Cell{
@@ -78,7 +78,7 @@ func (r *Report) pools(l *lines, c Choice) {
 	}
 }
 
-func (r *Report) way(l *lines, way Way, now time.Time) {
+func (r *Report) way(l *lines, way path.Way, now time.Time) {
 	l.add("\n%s, from outside to the pods:", l.Paint(term.Bold, way.Address))
 	for _, h := range way.Hops {
 		name := h.Kind

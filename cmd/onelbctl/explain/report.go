@@ -12,10 +12,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
-	"github.com/onelb/onelb/cmd/onelbctl/path"
 	"github.com/onelb/onelb/loadbalancer"
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/loadbalancer/path"
 )
 
 // Report is what is told.
@@ -31,7 +30,7 @@ type Report struct {
 	// Pending says why it has no address, or not all.
 	Pending []path.Reason `json:"pending,omitempty"`
 	// Ways are those to its addresses.
-	Ways   []Way           `json:"ways,omitempty"`
+	Ways   []path.Way      `json:"ways,omitempty"`
 	Events []Event         `json:"events,omitempty"`
 	Gaps   []inventory.Gap `json:"gaps,omitempty"`
 }
@@ -52,14 +51,6 @@ type Candidate struct {
 	Total   int    `json:"total"`
 	// Refuses says why it does not give an address.
 	Refuses string `json:"refuses,omitempty"`
-}
-
-// Way is that of a packet to one address.
-type Way struct {
-	Address string     `json:"address"`
-	Role    string     `json:"role"`
-	State   path.State `json:"state"`
-	Hops    []path.Hop `json:"hops"`
 }
 
 // New explains a Service. It is an error that the Service is not there, or is
@@ -102,14 +93,7 @@ func about(inv *inventory.Inventory, svc *corev1.Service) *Report {
 		Service: svc.Namespace + "/" + svc.Name, Ours: loadbalancer.Ours(svc, inv.DefaultClass()), Class: class(svc),
 		Policy: string(svc.Spec.ExternalTrafficPolicy), Gaps: inv.Gaps,
 	}
-	owned := inv.Owned(svc)
-	for _, v := range owned {
-		if v.Spec.Role == v1alpha1.RoleInner {
-			continue // hops of the public ones
-		}
-		hops := path.Of(inv, svc, v)
-		r.Ways = append(r.Ways, Way{Address: v.Spec.Address, Role: string(v.Spec.Role), State: path.Worst(hops).State, Hops: hops})
-	}
+	r.Ways = path.Ways(inv, svc)
 	if svc.DeletionTimestamp != nil {
 		r.Pending = []path.Reason{{
 			Why:    "it is being deleted since " + svc.DeletionTimestamp.UTC().Format(time.RFC3339),

@@ -16,10 +16,10 @@ import (
 
 	"github.com/onelb/onelb/api/client"
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/cmd/onelbctl/opennebula"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/provider/gc"
 	"github.com/onelb/onelb/provider/identity"
 )

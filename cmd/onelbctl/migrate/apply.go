@@ -17,10 +17,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
-	"github.com/onelb/onelb/cmd/onelbctl/path"
 	"github.com/onelb/onelb/cmd/onelbctl/pool"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/loadbalancer/path"
 )
 
 var (

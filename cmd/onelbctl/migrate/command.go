@@ -14,9 +14,9 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/cmd/onelbctl/opennebula"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/provider/config"
 	"github.com/onelb/onelb/provider/identity"
 	"github.com/onelb/onelb/provider/one"

@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/test/sample"
 )
 

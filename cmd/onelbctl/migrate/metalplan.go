@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // metalPlan is all that is planned from.

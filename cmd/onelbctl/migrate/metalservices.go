@@ -14,9 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/loadbalancer"
 	"github.com/onelb/onelb/loadbalancer/annotation"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // MetalLB's annotations, without their prefixes.

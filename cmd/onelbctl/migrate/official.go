@@ -13,8 +13,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/provider/one"
 )
 

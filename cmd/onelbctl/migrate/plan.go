@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/loadbalancer/annotation"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // Plan is what there is to do.

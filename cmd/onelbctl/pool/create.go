@@ -18,9 +18,9 @@ import (
 	"github.com/onelb/onelb/api/client"
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/cmd/onelbctl/doctor"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/cmd/onelbctl/opennebula"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // errUnfit: the pool would not work.

@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/onelb/onelb/api/client"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // Command is `onelbctl pool`; connect is called when it runs.

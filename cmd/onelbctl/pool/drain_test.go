@@ -9,7 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/test/sample"
 )
 

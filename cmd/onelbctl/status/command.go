@@ -1,3 +1,6 @@
+// Package status shows, in one view, what onelb has and how it is: pools,
+// addresses, Services that wait, agents and routers. It reads and changes
+// nothing; what no object tells is left out.
 package status
 
 import (
@@ -9,8 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/loadbalancer/overview"
 )
 
 // Command is `onelbctl status`; connect is called when it runs.
@@ -79,7 +83,7 @@ func (o options) show(ctx context.Context, w io.Writer, c inventory.Clients) err
 	if err != nil {
 		return err
 	}
-	r := New(inv)
+	r := overview.New(inv)
 	if done, err := o.output.Encode(w, r); done || err != nil {
 		return err
 	}
@@ -92,5 +96,5 @@ func (o options) show(ctx context.Context, w io.Writer, c inventory.Clients) err
 			return err
 		}
 	}
-	return r.Print(w, term.For(w), o.output == term.Wide)
+	return Print(r, w, term.For(w), o.output == term.Wide)
 }

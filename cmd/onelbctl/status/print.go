@@ -5,19 +5,20 @@ import (
 	"io"
 	"strings"
 
-	"github.com/onelb/onelb/cmd/onelbctl/path"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
+	"github.com/onelb/onelb/loadbalancer/overview"
+	"github.com/onelb/onelb/loadbalancer/path"
 )
 
 // printer writes a report as text.
 type printer struct {
 	term.Painter
-	r    *Report
+	r    *overview.Report
 	wide bool
 }
 
 // Print writes a report as text; wide with more columns.
-func (r *Report) Print(w io.Writer, p term.Painter, wide bool) error {
+func Print(r *overview.Report, w io.Writer, p term.Painter, wide bool) error {
 	t := printer{Painter: p, r: r, wide: wide}
 	for _, part := range []func(io.Writer) error{t.manager, t.pools, t.addresses, t.pending, t.agents, t.routers, t.gaps} {
 		if err := part(w); err != nil {
@@ -94,7 +95,7 @@ func (t printer) pools(w io.Writer) error {
 }
 
 // usage is a bar and numbers.
-func usage(c *Counts) []term.Cell {
+func usage(c *overview.Counts) []term.Cell {
 	if c == nil {
 		return []term.Cell{term.Text(""), term.Text("")}
 	}
@@ -108,9 +109,9 @@ func usage(c *Counts) []term.Cell {
 	return []term.Cell{{Text: term.Bar(c.Used, c.Total), Colour: colour}, {Text: fmt.Sprintf("%d of %d", c.Used, c.Total)}}
 }
 
-func held(p Pool) string {
+func held(p overview.Pool) string {
 	n := int64(0)
-	for _, c := range []*Counts{p.IPv4, p.IPv6} {
+	for _, c := range []*overview.Counts{p.IPv4, p.IPv6} {
 		if c != nil {
 			n += c.Held
 		}

@@ -20,9 +20,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
-	"github.com/onelb/onelb/cmd/onelbctl/path"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/loadbalancer/overview"
+	"github.com/onelb/onelb/loadbalancer/path"
 	"github.com/onelb/onelb/test/sample"
 )
 
@@ -91,7 +92,7 @@ func TestWhatIsNotWell(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a := New(inv).Addresses[0]
+			a := overview.New(inv).Addresses[0]
 			if a.Address != sample.L2Address || a.Health != c.health || !strings.Contains(a.Why, c.want) {
 				t.Errorf("%+v, want %s because %q", a, c.health, c.want)
 			}
@@ -121,7 +122,7 @@ func TestPending(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := New(inv).Pending
+	p := overview.New(inv).Pending
 	if len(p) != 1 || p[0].Service != "default/new" || len(p[0].Reasons) != 1 || !strings.Contains(p[0].Reasons[0].Why, `no AddressPool is called "nope"`) {
 		t.Errorf("%+v", p)
 	}
@@ -133,7 +134,7 @@ func TestOutputs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var r Report
+		var r overview.Report
 		decode := json.Unmarshal
 		if form == "yaml" {
 			decode = func(b []byte, v any) error { return yaml.UnmarshalStrict(b, v) }
@@ -156,7 +157,7 @@ func TestColours(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := New(inv).Print(&out, term.Painter{Colours: true}, false); err != nil || !strings.Contains(out.String(), string(term.Green)+"ok") {
+	if err := Print(overview.New(inv), &out, term.Painter{Colours: true}, false); err != nil || !strings.Contains(out.String(), string(term.Green)+"ok") {
 		t.Errorf("%v\n%q", err, out.String())
 	}
 }

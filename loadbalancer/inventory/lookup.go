@@ -101,9 +101,9 @@ func (inv *Inventory) NamespaceLabels(name string) labels.Set {
 }
 
 // DefaultClass reports whether Services without a class are onelb's, as the
-// Deployment's arguments say.
+// Deployment's arguments say, or the program itself.
 func (inv *Inventory) DefaultClass() bool {
-	return !inv.managerSays("--default-class=false")
+	return !inv.NoDefaultClass && !inv.managerSays("--default-class=false")
 }
 
 // Elects reports whether the cloud-controller-managers elect a leader.
@@ -199,6 +199,9 @@ type Endpoints struct {
 
 // Endpoints counts those of a Service in one family: each address once.
 func (inv *Inventory) Endpoints(svc *corev1.Service, ipv6 bool) Endpoints {
+	if inv.Count != nil {
+		return inv.Count(svc.Namespace, svc.Name, ipv6)
+	}
 	out := Endpoints{Nodes: map[string]int{}}
 	family := discoveryv1.AddressTypeIPv4
 	if ipv6 {

@@ -1,4 +1,6 @@
-package inventory
+// Package kubeconfig finds the cluster that a command is about, and makes the
+// clients with which it is read. It calls nobody by itself.
+package kubeconfig
 
 import (
 	"fmt"
@@ -9,28 +11,29 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/onelb/onelb/api/client"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
-// Kubeconfig finds the cluster as kubectl does: flag, KUBECONFIG, ~/.kube/config,
+// Flags find the cluster as kubectl does: flag, KUBECONFIG, ~/.kube/config,
 // and in a pod its service account.
-type Kubeconfig struct {
+type Flags struct {
 	path, context string
 }
 
 // AddFlags adds --kubeconfig and --context.
-func (k *Kubeconfig) AddFlags(f *pflag.FlagSet) {
+func (k *Flags) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&k.path, "kubeconfig", "", "kubeconfig file; default: that of kubectl")
 	f.StringVar(&k.context, "context", "", "context of the kubeconfig; default: its current one")
 }
 
-func (k *Kubeconfig) loader() clientcmd.ClientConfig {
+func (k *Flags) loader() clientcmd.ClientConfig {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = k.path
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: k.context})
 }
 
 // Namespace is the one of the context.
-func (k *Kubeconfig) Namespace() (string, error) {
+func (k *Flags) Namespace() (string, error) {
 	name, _, err := k.loader().Namespace()
 	if err != nil {
 		return "", fmt.Errorf("kubeconfig: %w", err)
@@ -39,7 +42,7 @@ func (k *Kubeconfig) Namespace() (string, error) {
 }
 
 // Config is how the API server is reached.
-func (k *Kubeconfig) Config() (*rest.Config, error) {
+func (k *Flags) Config() (*rest.Config, error) {
 	cfg, err := k.loader().ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
@@ -49,18 +52,18 @@ func (k *Kubeconfig) Config() (*rest.Config, error) {
 }
 
 // Connect makes the clients. It does not call the API server yet.
-func (k *Kubeconfig) Connect() (Clients, error) {
+func (k *Flags) Connect() (inventory.Clients, error) {
 	cfg, err := k.Config()
 	if err != nil {
-		return Clients{}, err
+		return inventory.Clients{}, err
 	}
 	kube, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return Clients{}, fmt.Errorf("kubeconfig: %w", err)
+		return inventory.Clients{}, fmt.Errorf("kubeconfig: %w", err)
 	}
 	ours, err := client.New(cfg)
 	if err != nil {
-		return Clients{}, fmt.Errorf("kubeconfig: %w", err)
+		return inventory.Clients{}, fmt.Errorf("kubeconfig: %w", err)
 	}
-	return Clients{Kube: kube, OneLB: ours}, nil
+	return inventory.Clients{Kube: kube, OneLB: ours}, nil
 }

@@ -1,7 +1,7 @@
-// Package status shows, in one view, what onelb has and how it is: pools,
-// addresses, Services that wait, agents and routers. It reads and changes
-// nothing; what no object tells is left out.
-package status
+// Package overview is what there is and how it is, in one value: pools,
+// addresses, Services that wait, agents and routers. It is made of an inventory
+// and depends on that alone; what no object tells is left out.
+package overview
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
-	"github.com/onelb/onelb/cmd/onelbctl/path"
 	"github.com/onelb/onelb/loadbalancer"
+	"github.com/onelb/onelb/loadbalancer/inventory"
+	"github.com/onelb/onelb/loadbalancer/path"
 )
 
 // Report is what is shown, and what -o json and -o yaml give.
@@ -61,6 +61,14 @@ type Address struct {
 	Holder  string     `json:"holder,omitempty"`
 	Router  string     `json:"router,omitempty"`
 	Since   *time.Time `json:"since,omitempty"` // when the holder took it
+	// Announcers are the nodes that announce it with BGP.
+	Announcers []string `json:"announcers,omitempty"`
+	// Forward is how the router forwards, and Inner the address that it forwards
+	// to if that is one.
+	Forward string `json:"forward,omitempty"`
+	Inner   string `json:"inner,omitempty"`
+	// Pods counts the ready endpoints of all its Services by node.
+	Pods map[string]int `json:"pods,omitempty"`
 	// Health is the state of the worst hop of the way to the pods; empty where
 	// nobody is to be reached.
 	Health path.State `json:"health,omitempty"`
@@ -146,8 +154,11 @@ func address(inv *inventory.Inventory, v *v1alpha1.VirtualIP) Address {
 	if v.Status.Holder != nil {
 		a.Holder, a.Since = v.Status.Holder.Name, &v.Status.Holder.Since.Time
 	}
+	for _, n := range v.Status.Announcers {
+		a.Announcers = append(a.Announcers, n.Node)
+	}
 	if v.Spec.Router != nil {
-		a.Router = v.Spec.Router.Name
+		a.Router, a.Forward = v.Spec.Router.Name, string(v.Spec.Router.Forward)
 	}
 	if k := v.Spec.Retain; k != nil {
 		a.KeptFor = fmt.Sprintf("%s/%s until %s", k.Namespace, k.Name, k.Until.UTC().Format(time.RFC3339))
@@ -158,6 +169,7 @@ func address(inv *inventory.Inventory, v *v1alpha1.VirtualIP) Address {
 		worst := path.Hop{State: path.Unknown, Kind: "service", Detail: "cannot be read"}
 		if svc := inv.Service(s.Namespace, s.Name); svc != nil && svc.UID == s.UID {
 			worst = path.Worst(path.Of(inv, svc, v))
+			a.reach(inv, svc, v)
 		} else if !inv.Unread("Services") {
 			worst.State, worst.Detail = path.Warning, "is gone; the address is about to be released"
 		}
@@ -169,6 +181,22 @@ func address(inv *inventory.Inventory, v *v1alpha1.VirtualIP) Address {
 		}
 	}
 	return a
+}
+
+// reach adds what stands behind the address for one of its Services.
+func (a *Address) reach(inv *inventory.Inventory, svc *corev1.Service, v *v1alpha1.VirtualIP) {
+	for node, n := range inv.Endpoints(svc, path.IPv6(v)).Nodes {
+		if a.Pods == nil {
+			a.Pods = map[string]int{}
+		}
+		a.Pods[node] += n
+	}
+	if a.Forward != string(v1alpha1.ForwardVIP) {
+		return
+	}
+	if inner := path.Inner(inv, svc, v); inner != nil {
+		a.Inner = inner.Spec.Address
+	}
 }
 
 // pending: the Service is ours, or nobody's, and shows no address.

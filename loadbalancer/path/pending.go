@@ -7,8 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
 	"github.com/onelb/onelb/loadbalancer"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // Reason says why a Service has no address, and what helps.

@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/onelb/onelb/api/v1alpha1"
-	"github.com/onelb/onelb/cmd/onelbctl/inventory"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // State is how a hop is.
@@ -150,14 +150,45 @@ func (w *way) router() Hop {
 
 // inner: the private address that the router forwards to, and its holder.
 func (w *way) inner() {
-	for _, v := range w.inv.Owned(w.svc) {
-		if v.Spec.Role == v1alpha1.RoleInner && IPv6(v) == w.ipv6() {
-			w.add(Hop{Kind: "inner", Name: v.Spec.Address, State: OK, Since: &v.CreationTimestamp.Time, Detail: fmt.Sprintf("the router forwards to it; of AddressPool %s", v.Spec.Pool)})
-			w.add(w.holder(v))
-			return
-		}
+	if v := Inner(w.inv, w.svc, w.v); v != nil {
+		w.add(Hop{Kind: "inner", Name: v.Spec.Address, State: OK, Since: &v.CreationTimestamp.Time, Detail: fmt.Sprintf("the router forwards to it; of AddressPool %s", v.Spec.Pool)})
+		w.add(w.holder(v))
+		return
 	}
 	w.add(Hop{Kind: "inner", State: Down, Detail: "the router has no address to forward to", Remedy: "see the innerPool of AddressPool " + w.v.Spec.Pool})
+}
+
+// Inner is the private address that a router forwards a public one of a Service
+// to, or nil.
+func Inner(inv *inventory.Inventory, svc *corev1.Service, public *v1alpha1.VirtualIP) *v1alpha1.VirtualIP {
+	for _, v := range inv.Owned(svc) {
+		if v.Spec.Role == v1alpha1.RoleInner && IPv6(v) == IPv6(public) {
+			return v
+		}
+	}
+	return nil
+}
+
+// Way is that of a packet to one address.
+type Way struct {
+	Address string `json:"address"`
+	Role    string `json:"role"`
+	State   State  `json:"state"`
+	Hops    []Hop  `json:"hops"`
+}
+
+// Ways are those to all addresses of a Service, sorted by address. Inner
+// addresses have none of their own: they are hops of the public ones.
+func Ways(inv *inventory.Inventory, svc *corev1.Service) []Way {
+	var out []Way
+	for _, v := range inv.Owned(svc) {
+		if v.Spec.Role == v1alpha1.RoleInner {
+			continue
+		}
+		hops := Of(inv, svc, v)
+		out = append(out, Way{Address: v.Spec.Address, Role: string(v.Spec.Role), State: Worst(hops).State, Hops: hops})
+	}
+	return out
 }
 
 // holder: the node that answers for an address.

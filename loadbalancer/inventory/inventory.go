@@ -33,6 +33,8 @@ const (
 	nameLabel = "app.kubernetes.io/name"
 	// LeaderLease says which cloud-controller-manager leads.
 	LeaderLease = "cloud-controller-manager"
+	// FencingLease counts leaders, and says where the page is of the one that leads.
+	FencingLease = "onelb-fencing"
 	// pageSize bounds one answer of the API server.
 	pageSize = 500
 )
@@ -74,6 +76,12 @@ type Inventory struct {
 	Leader *coordinationv1.Lease
 	Gaps   []Gap
 
+	// What a program says that has watched all this itself, and sees neither
+	// EndpointSlices nor the Deployment. Count, if it is not nil, counts the
+	// endpoints of a Service; NoDefaultClass is its --default-class=false.
+	Count          func(namespace, name string, ipv6 bool) Endpoints
+	NoDefaultClass bool
+
 	index index
 }
 
@@ -107,9 +115,15 @@ func Read(ctx context.Context, c Clients) (*Inventory, error) {
 			inv.Gaps = append(inv.Gaps, Gap{What: r.what, Why: err.Error()})
 		}
 	}
+	inv.Complete()
+	return inv, missing
+}
+
+// Complete sorts the lists and makes things be found. Whoever fills an inventory
+// without Read calls it once, when it is full.
+func (inv *Inventory) Complete() {
 	inv.sort()
 	inv.index = newIndex(inv)
-	return inv, missing
 }
 
 // Unread reports whether something was not read, by the beginning of its name.
