@@ -35,7 +35,7 @@ func (a *Agent) split(documents []router.Document) (translated []netip.Addr, rou
 	}
 	slices.SortFunc(translated, netip.Addr.Compare)
 	slices.SortFunc(routed, func(x, y Routed) int { return x.Address.Compare(y.Address) })
-	a.note("nodes' network", errors.Join(errs...))
+	a.note("holders", errors.Join(errs...))
 	return translated, routed
 }
 
