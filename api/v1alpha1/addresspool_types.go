@@ -344,7 +344,7 @@ type AddressPoolStatus struct {
 	// IPv6 counts the IPv6 addresses.
 	// +optional
 	IPv6 *AddressCounts `json:"ipv6,omitempty"`
-	// Conditions: Ready, Overlapping, Stranded; SpoofingFilter with exposure L2; Guarded with guard alias.
+	// Conditions: Ready, Overlapping, Stranded; SpoofingFilter with exposure L2 and with forward Route; Guarded with guard alias.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -17,10 +17,13 @@ import (
 	"github.com/onelb/onelb/ipam"
 )
 
-// Pool is an L2 pool.
+// Pool is one whose addresses nodes hold.
 type Pool struct {
 	Name    string
 	Guarded bool
+	// Routed: the nodes have no NIC in the pool's network, and send from its addresses
+	// by the NIC that has their own address.
+	Routed bool
 	// Network and Reservation are OpenNebula's IDs; -1 while unknown.
 	Network, Reservation int
 	// Selector of the nodes that may hold the addresses; nil: all.
@@ -45,7 +48,7 @@ type Options struct {
 	// Nodes is an informer that the caller runs, MachineOf the machine of a node.
 	Nodes     cache.SharedIndexInformer
 	MachineOf func(*corev1.Node) (id int, ok bool)
-	// Pools lists the L2 pools. False: they are not known yet.
+	// Pools lists the pools whose addresses nodes hold. False: they are not known yet.
 	Pools func() ([]Pool, bool)
 	// Answered reports whether a node may still answer for an address that no
 	// Service has any more.

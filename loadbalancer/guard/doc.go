@@ -4,7 +4,7 @@
 //
 // # What it does
 //
-// It tells for every L2 pool whether the filter is on: condition SpoofingFilter,
+// It tells for every pool whose addresses nodes hold whether the filter is on: condition SpoofingFilter,
 // and an event when that changes. It reads the NICs of the nodes' machines, for
 // a NIC copies the setting when it is attached, and the network's setting where
 // no node has a NIC in the network.

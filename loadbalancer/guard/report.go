@@ -107,6 +107,9 @@ func (c *Controller) transition(p Pool, was *metav1.Condition, is metav1.Conditi
 	c.o.OnEvent(e)
 }
 
+const whatToDoRouted = ": have FILTER_IP_SPOOFING turned off for the nodes' own network in OpenNebula and attach the NICs of the nodes anew, since a NIC keeps what it was attached with; " +
+	"or choose another spec.router.forward, with which the nodes send from their own addresses"
+
 const whatToDo = `: either have FILTER_IP_SPOOFING turned off for the network in OpenNebula and attach the NICs of the nodes anew, since a NIC keeps what it was attached with; ` +
 	`or make a pool with spec.l2.guard: alias on a range with SHARED="YES" and move the Services to it`
 
@@ -115,10 +118,7 @@ func (w *world) filter(p Pool) metav1.Condition {
 	var nodes []string
 	seen := 0
 	for _, m := range w.members {
-		if m.machine == nil {
-			continue
-		}
-		if n, ok := m.machine.carrier(p); ok {
+		if n, ok := m.sender(p); ok {
 			seen++
 			if n.Filtered {
 				nodes = append(nodes, m.name)
@@ -132,7 +132,11 @@ func (w *world) filter(p Pool) metav1.Condition {
 		n.Message = "OpenNebula filters by source address (FILTER_IP_SPOOFING); the addresses are aliases of the nodes' NICs, which pass"
 	case len(nodes) > 0:
 		n.Status, n.Reason = metav1.ConditionTrue, ReasonNodesFiltered
-		n.Message = fmt.Sprintf("OpenNebula drops what %s send from addresses of the pool (FILTER_IP_SPOOFING on their NICs)%s", some(nodes), whatToDo)
+		what := whatToDo
+		if p.Routed {
+			what = whatToDoRouted
+		}
+		n.Message = fmt.Sprintf("OpenNebula drops what %s send from addresses of the pool (FILTER_IP_SPOOFING on their NICs)%s", some(nodes), what)
 	case p.Filtered && seen == 0:
 		n.Status, n.Reason = metav1.ConditionTrue, ReasonNetworkFiltered
 		n.Message = "The network filters by source address (FILTER_IP_SPOOFING): OpenNebula drops what nodes with a NIC in it send from addresses of the pool" + whatToDo

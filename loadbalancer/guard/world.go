@@ -32,6 +32,34 @@ type member struct {
 	lately  bool // they were until a short while ago
 	failing bool // hotplugs fail there
 	labels  labels.Set
+	own     []netip.Addr // of the node, for the others
+}
+
+// sender is the NIC by which the node sends from addresses of a pool.
+func (m member) sender(p Pool) (NIC, bool) {
+	if m.machine == nil {
+		return NIC{}, false
+	}
+	if !p.Routed {
+		return m.machine.carrier(p)
+	}
+	i := slices.IndexFunc(m.machine.NICs, func(n NIC) bool {
+		return !n.Alias && !n.Changing && slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return slices.Contains(m.own, a) })
+	})
+	if i < 0 {
+		return NIC{}, false
+	}
+	return m.machine.NICs[i], true
+}
+
+// ownAddresses are those by which other nodes reach a node.
+func ownAddresses(n *corev1.Node) (out []netip.Addr) {
+	for _, a := range n.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+			out = append(out, ip.Unmap())
+		}
+	}
+	return out
 }
 
 // world joins nodes and machines. A node whose object is gone stays for a while
@@ -45,7 +73,7 @@ func (c *Controller) world(pools []Pool, vips []*v1alpha1.VirtualIP) *world {
 		if !ok {
 			continue
 		}
-		m := member{name: n.Name, id: -1, labels: n.Labels}
+		m := member{name: n.Name, id: -1, labels: n.Labels, own: ownAddresses(n)}
 		if id, ok := c.o.MachineOf(n); ok {
 			m.id, m.machine = id, c.machine(id)
 		}

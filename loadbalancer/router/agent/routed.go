@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -8,8 +10,10 @@ import (
 )
 
 // split lists, sorted, the addresses that are translated and those that are routed, with
-// the inner interfaces of their holders. One that nobody could hold is in neither list.
+// the inner interfaces of their holders. One of which nobody could be the holder is in
+// neither list, and that is told.
 func (a *Agent) split(documents []router.Document) (translated []netip.Addr, routed []Routed) {
+	var errs []error
 	interfaces := a.opts.Addresses.Interfaces()
 	for _, d := range documents {
 		through := innerOf(interfaces, d)
@@ -20,18 +24,23 @@ func (a *Agent) split(documents []router.Document) (translated []netip.Addr, rou
 			}
 			if last = f.Address; !f.Routed {
 				translated = append(translated, f.Address)
-			} else if name := through(f.Group); name != "" {
+				continue
+			}
+			if name := through(f.Group); name != "" {
 				routed = append(routed, Routed{Address: f.Address, Through: name})
+			} else if len(errs) < mostTold {
+				errs = append(errs, fmt.Errorf("address %s is not passed on: no interface of the router is on the nodes' network, or there are no nodes", f.Address))
 			}
 		}
 	}
 	slices.SortFunc(translated, netip.Addr.Compare)
 	slices.SortFunc(routed, func(x, y Routed) int { return x.Address.Compare(y.Address) })
+	a.note("holders", errors.Join(errs...))
 	return translated, routed
 }
 
-// admitRouted checks that the holders of routed addresses are on a network of the
-// router, and on another one than the clients.
+// admitRouted checks that the holders of routed addresses are on another network than
+// the clients. That they are on one of the router's may change, and is told.
 func (a *Agent) admitRouted(d router.Document) *refusal {
 	through := innerOf(a.opts.Addresses.Interfaces(), d)
 	for _, f := range d.Frontends {
@@ -39,12 +48,9 @@ func (a *Agent) admitRouted(d router.Document) *refusal {
 			continue
 		}
 		outer, err := a.opts.Addresses.Where(f.Address)
-		g, _ := d.Group(f.Group)
 		switch name := through(f.Group); {
 		case err != nil:
 			return refuse(router.ReasonUnknownAddress, "%v", err).of(f)
-		case name == "" && len(g.Members) > 0:
-			return refuse(router.ReasonRoute, "no interface of the router is on the nodes' network (%s is one of them), which forward Route needs", g.Members[0].Address).of(f)
 		case name == outer:
 			return refuse(router.ReasonRoute, "the nodes are on the network of the public addresses themselves (%s): there, a pool with exposure L2 needs no router", name).of(f)
 		}
