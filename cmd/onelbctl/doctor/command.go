@@ -14,6 +14,7 @@ import (
 	"github.com/onelb/onelb/provider/config"
 	"github.com/onelb/onelb/provider/identity"
 	"github.com/onelb/onelb/provider/one"
+	"github.com/onelb/onelb/provider/vrouter"
 )
 
 // Cluster is where is looked.
@@ -103,7 +104,7 @@ func admit(ctx context.Context, cluster Cluster, cloudConfig string) (*Patient, 
 			return bad(err)
 		}
 	}
-	p.OpenNebula, p.Ask = client, AskRouters(p.Config.Cluster, id, AskFor)
+	p.OpenNebula, p.Ask = client, AskRouters(vrouter.Contexts{OpenNebula: client}, p.Config.Cluster, id, AskFor)
 	return p, nil, nil
 }
 
