@@ -57,6 +57,13 @@ type RouterClient interface {
 	State() router.State
 }
 
+// Refuser is a RouterClient that may leave out a Service's ports of an address,
+// though it has the document, and programs all others.
+type Refuser interface {
+	// Refusal says why; nil: they are not left out. service is namespace/name.
+	Refusal(a netip.Addr, service string) error
+}
+
 // Options configures a Controller.
 type Options struct {
 	Kube     kubernetes.Interface
@@ -64,6 +71,8 @@ type Options struct {
 	Recorder record.EventRecorder
 	// Routers by name, as in the cloud-config file. Their Run is the caller's.
 	Routers map[string]RouterClient
+	// Appliances names the routers that are stock appliances, which can do less.
+	Appliances []string
 	// PodRoutes names the routers that get routes to the nodes' pods.
 	PodRoutes []string
 	// Services, Namespaces, Nodes, EndpointSlices and Pools are informers that the caller runs.
@@ -117,7 +126,7 @@ func New(o Options) (*Controller, error) {
 		early:   newEarly(),
 		ready:   make(chan struct{}),
 	}
-	c.pools = newPoolSet(o.OneLB.AddressPools(), o.Pools, o.Allocator, c.events, routerNames(o.Routers))
+	c.pools = newPoolSet(o.OneLB.AddressPools(), o.Pools, o.Allocator, c.events, routerNames(o.Routers), o.Appliances)
 	c.pools.placer, c.pools.loaded = o.Store, c.kickRouters
 	for name, rc := range o.Routers {
 		c.routers[name] = newRouterSync(name, rc, c.buildDocument, o.Allocator.Notify)
@@ -244,7 +253,24 @@ type keyedLock struct {
 }
 
 func (k *keyedLocks) lock(uid types.UID) (unlock func()) {
+	l := k.use(uid)
+	l.Lock()
+	return func() { l.Unlock(); k.leave(uid, l) }
+}
+
+// tryLock locks unless somebody has the lock.
+func (k *keyedLocks) tryLock(uid types.UID) (unlock func(), ok bool) {
+	l := k.use(uid)
+	if !l.TryLock() {
+		k.leave(uid, l)
+		return nil, false
+	}
+	return func() { l.Unlock(); k.leave(uid, l) }, true
+}
+
+func (k *keyedLocks) use(uid types.UID) *keyedLock {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.m == nil {
 		k.m = map[types.UID]*keyedLock{}
 	}
@@ -254,14 +280,13 @@ func (k *keyedLocks) lock(uid types.UID) (unlock func()) {
 		k.m[uid] = l
 	}
 	l.users++
-	k.mu.Unlock()
-	l.Lock()
-	return func() {
-		l.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(k.m, uid)
-		}
+	return l
+}
+
+func (k *keyedLocks) leave(uid types.UID, l *keyedLock) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(k.m, uid)
 	}
 }

@@ -32,7 +32,8 @@ type early struct {
 	// called: the library has asked for a Service's addresses. Its service
 	// controller may be off (--controllers), and Services without a class are
 	// somebody else's then. Those with a class are served by our own.
-	called atomic.Bool
+	called  atomic.Bool
+	waiting sync.Once // those that waited at the start have begun
 }
 
 // serviceKey names one very Service, not another of the same name.
@@ -96,9 +97,27 @@ func (e *early) ensured(svc *corev1.Service) {
 	}
 }
 
+// beginWaiting has all Services begin that wait already, some of them since before we
+// were there: a router that gathers changes gets them in one go. It does so once, when
+// the pools are known.
+func (c *Controller) beginWaiting() {
+	c.early.waiting.Do(func() {
+		for _, obj := range c.o.Services.GetStore().List() {
+			if svc, ok := obj.(*corev1.Service); ok && c.comes(svc) && len(c.o.Store.OwnedBy(svc.UID)) == 0 {
+				c.early.add(svc)
+			}
+		}
+	})
+}
+
 // begins: the Service is to have addresses, and nobody has worked on it yet.
 func (c *Controller) begins(svc *corev1.Service) bool {
-	return c.wantsAddress(svc) && !hasFinalizer(svc) && (svc.Spec.LoadBalancerClass != nil || c.early.called.Load())
+	return c.comes(svc) && !hasFinalizer(svc)
+}
+
+// comes: the Service is to have addresses, and somebody calls us about it.
+func (c *Controller) comes(svc *corev1.Service) bool {
+	return c.wantsAddress(svc) && (svc.Spec.LoadBalancerClass != nil || c.early.called.Load())
 }
 
 // over: the Service is to have none, and nobody will be called about it.
@@ -144,16 +163,22 @@ func (c *Controller) begin(ctx context.Context, key serviceKey) {
 // allocateEarly does what Ensure would do first, but never waits: what cannot be
 // had at once is Ensure's to wait for, and to report.
 func (c *Controller) allocateEarly(ctx context.Context, ref v1alpha1.ServiceReference) {
-	defer c.locks.lock(ref.UID)()
+	unlock, ok := c.locks.tryLock(ref.UID)
+	if !ok {
+		return // Ensure is at it, perhaps waiting for a router, or the Service ends
+	}
+	defer unlock()
 	// Only now: whoever had the lock may have ended the Service, and saw it in this
 	// very store.
 	svc := c.service(ref)
-	if svc == nil || !c.begins(svc) || len(c.o.Store.OwnedBy(ref.UID)) > 0 || c.pools.pending() {
+	if svc == nil || !c.comes(svc) || len(c.o.Store.OwnedBy(ref.UID)) > 0 || c.pools.pending() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
 	if _, _, err := c.give(ctx, svc, true); err != nil {
 		klog.FromContext(ctx).V(4).Info("Nothing to be given to a Service ahead of its finalizer", "service", klog.KObj(svc), "err", err)
+		return
 	}
+	c.kickRouters() // Ensure may come late, and a router that gathers changes not again for long
 }

@@ -75,6 +75,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 		return nil, err
 	}
 	c.pools.WaitSettled(ctx)
+	c.beginWaiting()
 	records, lacking, err := c.give(ctx, svc, false)
 	if err != nil {
 		return nil, err
@@ -290,6 +291,9 @@ func (c *Controller) program(ctx context.Context, svc *corev1.Service, records [
 		}
 		if err := rs.tooOldFor(svc.UID); err != nil {
 			return err
+		}
+		if err := rs.refusal(svc, r.Address); err != nil {
+			return fmt.Errorf("%w: router %s: %w", errRefusedNow, d.Router.Name, err)
 		}
 		if err := c.programmed(ctx, svc, r, generation); err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer/annotation"
+	"github.com/onelb/onelb/loadbalancer/appliance"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
@@ -30,6 +31,8 @@ type poolView struct {
 	// NodeSelector and NodePreferences as in the VirtualIP's spec.
 	NodeSelector    string
 	NodePreferences []v1alpha1.NodeWeight
+	// Appliance: its router is a stock appliance.
+	Appliance bool
 	// Guarded: the pool has guard: alias.
 	Guarded bool
 	// ShareAcross lets Services of different namespaces share an address.
@@ -177,6 +180,8 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 			problems = append(problems, p.Barred)
 		case p.Problem != nil && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s: %w", p.Name, p.Problem))
+		case p.Appliance && f != ipam.IPv4 && p.Name != current:
+			problems = append(problems, fmt.Errorf("%w: AddressPool %s: %w", errRefusedNow, p.Name, appliance.ErrFamily))
 		case p.lacks(f) && p.Name != current:
 			problems = append(problems, fmt.Errorf("AddressPool %s has no %s addresses", p.Name, f))
 		case p.innerOf(all).lacks(f) && p.Name != current:
@@ -185,7 +190,7 @@ func candidates(named string, pools []*poolView, f ipam.Family, current string, 
 			usable = append(usable, p)
 		}
 	}
-	if len(usable) == 0 && len(problems) == 1 && errors.Is(problems[0], errNotSelected) {
+	if len(usable) == 0 && len(problems) == 1 && errors.Is(problems[0], errRefused) {
 		return nil, problems[0]
 	}
 	if len(usable) == 0 {
@@ -285,6 +290,11 @@ func checkServable(svc *corev1.Service, p *poolView) error {
 	if _, limited := svc.Annotations[annotation.ConnectionLimit.Name]; limited && p.Exposure != v1alpha1.ExposureRouter {
 		return refuse("annotation %s needs a router to count connections, and AddressPool %s has exposure %s: leave the annotation out, or use a pool with exposure Router",
 			annotation.ConnectionLimit.Name, p.Name, p.Exposure)
+	}
+	if p.Appliance {
+		if err := appliance.Unservable(svc); err != nil {
+			return refuse("AddressPool %s is behind a stock appliance: %w", p.Name, err)
+		}
 	}
 	if n := len(svc.Spec.LoadBalancerSourceRanges); p.Exposure == v1alpha1.ExposureRouter && n > router.MaxSourceRanges {
 		return refuse("spec.loadBalancerSourceRanges has %d networks, and a router takes %d at most: join some of them", n, router.MaxSourceRanges)

@@ -23,6 +23,7 @@ import (
 	"github.com/onelb/onelb/api/client"
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/appliance"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
 )
 
@@ -42,11 +43,13 @@ type poolSet struct {
 	ipam     Allocator
 	events   *events
 	routers  []string
-	queue    workqueue.TypedRateLimitingInterface[string]
-	placer   placer               // nil: none
-	loaded   func()               // told when pools may say something else; nil: nobody
-	placed   map[string]string    // what placer was told last, by pool; used by Run only
-	written  map[string]time.Time // when the status was written last, by pool; used by Run only
+	// appliances are those of routers that are stock appliances.
+	appliances []string
+	queue      workqueue.TypedRateLimitingInterface[string]
+	placer     placer               // nil: none
+	loaded     func()               // told when pools may say something else; nil: nobody
+	placed     map[string]string    // what placer was told last, by pool; used by Run only
+	written    map[string]time.Time // when the status was written last, by pool; used by Run only
 
 	mu      sync.Mutex // guards all below
 	views   map[string]*poolView
@@ -54,9 +57,9 @@ type poolSet struct {
 	further map[string][]metav1.Condition // of others than us
 }
 
-func newPoolSet(c client.AddressPools, inf cache.SharedIndexInformer, a Allocator, e *events, routers []string) *poolSet {
+func newPoolSet(c client.AddressPools, inf cache.SharedIndexInformer, a Allocator, e *events, routers, appliances []string) *poolSet {
 	return &poolSet{
-		client: c, informer: inf, ipam: a, events: e, routers: routers,
+		client: c, informer: inf, ipam: a, events: e, routers: routers, appliances: appliances,
 		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)),
 		placed: map[string]string{}, written: map[string]time.Time{},
 		views: map[string]*poolView{}, invalid: map[string]error{}, further: map[string][]metav1.Condition{},
@@ -118,10 +121,11 @@ func (p *poolSet) load() {
 			continue
 		}
 		v, verr := viewOf(pool)
+		v.Appliance = v.Router != nil && slices.Contains(p.appliances, v.Router.Name)
 		views[pool.Name] = v
 		spec, err := specOf(pool)
 		if err = errors.Join(verr, err); err == nil {
-			err = p.checkRouter(pool)
+			err = p.checkRouter(v)
 		}
 		if err != nil {
 			invalid[pool.Name] = err
@@ -151,9 +155,17 @@ func compareStrings(a, b string) int {
 	return 0
 }
 
-func (p *poolSet) checkRouter(pool *v1alpha1.AddressPool) error {
-	r := pool.Spec.Router
-	if r == nil || slices.Contains(p.routers, r.Name) {
+func (p *poolSet) checkRouter(v *poolView) error {
+	r := v.Router
+	switch {
+	case r == nil:
+		return nil
+	case v.Appliance:
+		if err := appliance.UnservablePool(r); err != nil {
+			return fmt.Errorf("router %q has driver: appliance in the cloud-config: %w", r.Name, err)
+		}
+		return nil
+	case slices.Contains(p.routers, r.Name):
 		return nil
 	}
 	return fmt.Errorf("router %q is not in the cloud-config file: add it under routers, or change spec.router.name", r.Name)

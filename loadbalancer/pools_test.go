@@ -50,7 +50,7 @@ func TestNoReservationWithoutFinalizer(t *testing.T) {
 	onelb := onelbfake.New(l2Pool("private"))
 	a := &strictAllocator{onelb: onelb, known: map[string]bool{}}
 	inf := client.NewAddressPoolInformer(onelb, 0)
-	p := newPoolSet(onelb.AddressPools(), inf, a, newEvents(record.NewFakeRecorder(10)), nil)
+	p := newPoolSet(onelb.AddressPools(), inf, a, newEvents(record.NewFakeRecorder(10)), nil, nil)
 	if err := p.watch(); err != nil {
 		t.Fatal(err)
 	}

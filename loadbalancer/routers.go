@@ -3,10 +3,12 @@ package loadbalancer
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
@@ -83,6 +85,15 @@ func (r *routerSync) Sync(ctx context.Context) (uint64, error) {
 	case <-ctx.Done():
 		return 0, fmt.Errorf("router %s: wait for a document: %w", r.name, ctx.Err())
 	}
+}
+
+// refusal says why the router, which has the document, leaves a Service's ports of an
+// address out; nil if it does not.
+func (r *routerSync) refusal(svc *corev1.Service, a netip.Addr) error {
+	if c, ok := r.client.(Refuser); ok {
+		return c.Refusal(a, svc.Namespace+"/"+svc.Name)
+	}
+	return nil
 }
 
 // MayHave reports whether an instance of the router may still have an address

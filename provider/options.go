@@ -78,6 +78,8 @@ type Timing struct {
 	Retry       time.Duration // loadbalancer.Options.RetryAfter
 	Replace     time.Duration // guard.Options.ReplaceAfter
 	Poll        time.Duration // guard.Options.Poll
+	Gather      time.Duration // appliance.Options.Gather
+	Recheck     time.Duration // appliance.Options.Recheck
 }
 
 // SetTiming replaces the default pace. Call it before Initialize.

@@ -22,11 +22,13 @@ import (
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer"
+	"github.com/onelb/onelb/loadbalancer/appliance"
 	"github.com/onelb/onelb/loadbalancer/class"
 	"github.com/onelb/onelb/loadbalancer/guard"
 	"github.com/onelb/onelb/loadbalancer/offer"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/virtualip"
+	"github.com/onelb/onelb/provider/config"
 	"github.com/onelb/onelb/provider/identity"
 )
 
@@ -51,7 +53,15 @@ type parts struct {
 	guard    *guard.Controller
 	store    *virtualip.Store
 	manager  *ipam.Manager
-	routers  map[string]*router.Client
+	routers  map[string]routerClient
+	identity string // of the cluster
+	token    uint64 // of this leadership
+}
+
+// routerClient is the client of a router, of whatever driver.
+type routerClient interface {
+	loadbalancer.RouterClient
+	Run(ctx context.Context) error
 }
 
 // run makes the parts, hands out the load balancer, and keeps everything going
@@ -74,6 +84,7 @@ func (c *Cloud) run(ctx context.Context, cfg *rest.Config) error {
 	if err != nil {
 		return err
 	}
+	p.identity, p.token = id, token
 	if err := c.connect(p, id, token); err != nil {
 		return err
 	}
@@ -122,7 +133,7 @@ func newParts(cfg *rest.Config) (*parts, func(), error) {
 		recorder: events.NewRecorder(scheme, corev1.EventSource{Component: userAgent}),
 		pools:    client.NewAddressPoolInformer(onelb, 0),
 		vips:     client.NewVirtualIPInformer(onelb, 0),
-		routers:  map[string]*router.Client{},
+		routers:  map[string]routerClient{},
 	}, events.Shutdown, nil
 }
 
@@ -149,22 +160,22 @@ func (c *Cloud) connect(p *parts, id string, token uint64) error {
 		return err
 	}
 	clients := map[string]loadbalancer.RouterClient{}
-	var podRoutes []string
+	var podRoutes, appliances []string
 	for _, r := range c.config.Routers {
-		rc, err := router.NewClient(router.ClientOptions{
-			Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile,
-			Cluster: c.config.Cluster, Identity: id, Token: token,
-		})
+		rc, err := c.newRouter(r, id, token)
 		if err != nil {
 			return err
 		}
 		p.routers[r.Name], clients[r.Name] = rc, rc
+		if r.Driver == config.DriverAppliance {
+			appliances = append(appliances, r.Name)
+		}
 		if r.PodRoutes {
 			podRoutes = append(podRoutes, r.Name)
 		}
 	}
 	p.balancer, err = loadbalancer.New(loadbalancer.Options{
-		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, PodRoutes: podRoutes, Store: p.store, Allocator: p.manager,
+		Kube: p.kube, OneLB: p.onelb, Recorder: p.recorder, Routers: clients, Appliances: appliances, PodRoutes: podRoutes, Store: p.store, Allocator: p.manager,
 		Services:       p.shared.Core().V1().Services().Informer(),
 		Namespaces:     p.shared.Core().V1().Namespaces().Informer(),
 		Nodes:          p.shared.Core().V1().Nodes().Informer(),
@@ -195,12 +206,24 @@ func (c *Cloud) connect(p *parts, id string, token uint64) error {
 	return err
 }
 
+// newRouter makes the client of a router.
+func (c *Cloud) newRouter(r config.Router, id string, token uint64) (routerClient, error) {
+	if r.Driver == config.DriverAppliance {
+		return appliance.New(c.appliance(r.Name, r.VirtualRouter, id, token))
+	}
+	return router.NewClient(router.ClientOptions{
+		Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile,
+		Cluster: c.config.Cluster, Identity: id, Token: token,
+	})
+}
+
 // supervise runs the parts. One that ends by itself ends all.
 func (c *Cloud) supervise(ctx context.Context, p *parts, apiServer string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	loadbalancer.RegisterMetrics()
 	guard.RegisterMetrics()
+	appliance.RegisterMetrics()
 	var wg sync.WaitGroup
 	start := func(name string, run func(context.Context) error) {
 		wg.Go(func() {
@@ -218,6 +241,7 @@ func (c *Cloud) supervise(ctx context.Context, p *parts, apiServer string) error
 	if c.options.PagePort != 0 {
 		wg.Go(func() { logPage(ctx, c.servePage(ctx, p, apiServer)) })
 	}
+	wg.Go(func() { c.withdrawLeftovers(ctx, p) })
 	wg.Go(func() {
 		// An error only says that ctx has ended.
 		_ = retry(ctx, "the node agents' key", func(ctx context.Context) error { return ensureGossipSecret(ctx, p.kube) })

@@ -74,14 +74,28 @@ type Instances struct {
 	Labels map[string]Source
 }
 
+// Driver says how a router is programmed.
+type Driver string
+
+const (
+	// DriverAgent: onelb-router runs on its instances. The default.
+	DriverAgent Driver = "agent"
+	// DriverAppliance: it is a stock appliance, programmed through the context of its instances.
+	DriverAppliance Driver = "appliance"
+)
+
 // Router is one virtual router, which may have several instances.
 type Router struct {
-	Name      string   // a DNS label, unique
+	Name   string // a DNS label, unique
+	Driver Driver
+	// Of DriverAgent:
 	Endpoints []string // host:port of each instance's agent
 	CAFile    string   // authority that signed the agents' certificates
 	CertFile  string   // our client certificate
 	KeyFile   string   // its key
 	PodRoutes bool     // the router gets routes to the nodes' pods
+	// Of DriverAppliance: OpenNebula's ID of the virtual router.
+	VirtualRouter int
 }
 
 // Problem is one thing that is wrong.

@@ -31,6 +31,7 @@ routers:
     caFile: /etc/onelb/router/ca.crt
     certFile: /etc/onelb/router/tls.crt
     keyFile: /etc/onelb/router/tls.key
+  - {name: stock, driver: appliance, virtualRouter: 0}
 `
 
 func TestParse(t *testing.T) {
@@ -47,9 +48,9 @@ func TestParse(t *testing.T) {
 			Labels: map[string]Source{"example.org/host": {Kind: SourceHost}, "vm": {Kind: SourceID}},
 		},
 		Routers: []Router{{
-			Name: "edge", Endpoints: []string{"10.30.0.11:9443", "[fd00::1]:9443", "router.example.org:9443"},
+			Name: "edge", Driver: DriverAgent, VirtualRouter: -1, Endpoints: []string{"10.30.0.11:9443", "[fd00::1]:9443", "router.example.org:9443"},
 			CAFile: "/etc/onelb/router/ca.crt", CertFile: "/etc/onelb/router/tls.crt", KeyFile: "/etc/onelb/router/tls.key",
-		}},
+		}, {Name: "stock", Driver: DriverAppliance}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -126,6 +127,13 @@ func TestProblems(t *testing.T) {
 		"dup name":  {router("- {name: a, endpoints: [\"h:2\"], caFile: x, certFile: y, keyFile: z}\n"), `line 6: routers[1].name: "a" is the name of another router too`},
 		"port":      {router("- {name: b, endpoints: [\"h\", \"h:0\", \":1\", \"h_:1\", \"h:2\", \"h:2\"], caFile: x, certFile: y, keyFile: z}\n"), `line 6: routers[1].endpoints[0]: "h" must be host:port, such as 10.0.0.1:9443 or [2001:db8::1]:9443; line 6: routers[1].endpoints[1]: "h:0" must be host:port, such as 10.0.0.1:9443 or [2001:db8::1]:9443; line 6: routers[1].endpoints[2]: ":1" must be host:port, such as 10.0.0.1:9443 or [2001:db8::1]:9443; line 6: routers[1].endpoints[3]: "h_:1" has no IP address or host name before the port; line 6: routers[1].endpoints[5]: "h:2" is listed twice`},
 		"no files":  {router("- name: b\n  endpoints: [\"h:1\"]\n"), "line 6: routers[1].caFile: is required; onelbctl router bootstrap makes the files; line 6: routers[1].certFile: is required"},
+		"driver":    {base + "routers:\n- {name: a, driver: applance}\n", `line 5: routers[0].driver: "applance" is none of agent, appliance`},
+		"no vr":     {base + "routers:\n- {name: a, driver: appliance}\n", "line 5: routers[0].virtualRouter: is required with driver: appliance"},
+		"vr agent":  {router("- {name: b, virtualRouter: 1, endpoints: [\"h:2\"], caFile: x, certFile: y, keyFile: z}\n"), "line 6: routers[1].virtualRouter: is for driver: appliance only"},
+		"vr name":   {base + "routers:\n- {name: a, driver: appliance, virtualRouter: edge}\n", "line 5: routers[0].virtualRouter: must be the ID of an object in OpenNebula"},
+		"vr minus":  {base + "routers:\n- {name: a, driver: appliance, virtualRouter: -1}\n", "line 5: routers[0].virtualRouter: must be the ID"},
+		"vr twice":  {base + "routers:\n- {name: a, driver: appliance, virtualRouter: 1}\n- {name: b, driver: appliance, virtualRouter: 1}\n", `line 6: routers[1].virtualRouter: is that of router "a" too`},
+		"vr files":  {base + "routers:\n- {name: a, driver: appliance, virtualRouter: 1, podRoutes: true, caFile: x}\n", "line 5: routers[0].caFile: is for driver: agent only: no agent runs on a stock appliance; line 5: routers[0].podRoutes: is for driver: agent only"},
 		"second":    {base + "---\na: b\n", "only one document is allowed"},
 		"syntax":    {base + "a: [\n", "not YAML: yaml: line"},
 		"tab":       {"a:\n\tb: c\n", "not YAML: yaml: line 2"},

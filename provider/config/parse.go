@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -138,15 +139,19 @@ func (p *parser) source(to *Source, allowed []string) func(*yaml.Node, string) {
 
 func (p *parser) routers(n *yaml.Node, key string, c *Config) {
 	p.list(n, key, func(n *yaml.Node, key string) {
-		var r Router
+		r := Router{VirtualRouter: -1}
+		var driver string
 		p.mapping(n, key, []field{
 			{"name", p.text(&r.Name)},
+			{"driver", p.text(&driver)},
+			{"virtualRouter", p.id(&r.VirtualRouter)},
 			{"endpoints", p.texts(&r.Endpoints)},
 			{"caFile", p.text(&r.CAFile)},
 			{"certFile", p.text(&r.CertFile)},
 			{"keyFile", p.text(&r.KeyFile)},
 			{"podRoutes", p.boolean(&r.PodRoutes)},
 		})
+		r.Driver = cmp.Or(Driver(driver), DriverAgent)
 		c.Routers = append(c.Routers, r)
 	})
 }
@@ -242,6 +247,22 @@ func (p *parser) duration(to *time.Duration) func(*yaml.Node, string) {
 			return
 		}
 		*to = d
+	}
+}
+
+// id reads the number of an object in OpenNebula.
+func (p *parser) id(to *int) func(*yaml.Node, string) {
+	return func(n *yaml.Node, key string) {
+		n = resolve(n)
+		if isNull(n) {
+			return
+		}
+		v, err := strconv.ParseInt(n.Value, 10, 32)
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil || v < 0 {
+			p.problem(n.Line, key, "must be the ID of an object in OpenNebula, a number from 0 on")
+			return
+		}
+		*to = int(v)
 	}
 }
 

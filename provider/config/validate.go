@@ -27,7 +27,7 @@ func (p *parser) validate(c *Config) {
 	if len(validation.IsValidLabelValue(c.Instances.Region)) > 0 {
 		p.check("instances.region", fmt.Sprintf("%.80q is no valid value of a label: at most 63 letters, digits, '-', '_' and '.'", c.Instances.Region))
 	}
-	names := map[string]bool{}
+	names, appliances := map[string]bool{}, map[int]string{}
 	for i, r := range c.Routers {
 		key := fmt.Sprintf("routers[%d]", i)
 		p.check(key+".name", checkName(r.Name, validation.DNS1123LabelMaxLength))
@@ -36,6 +36,13 @@ func (p *parser) validate(c *Config) {
 		}
 		names[r.Name] = true
 		p.router(key, r)
+		if r.Driver != DriverAppliance || r.VirtualRouter < 0 {
+			continue
+		}
+		if other, taken := appliances[r.VirtualRouter]; taken {
+			p.check(key+".virtualRouter", fmt.Sprintf("is that of router %q too", other))
+		}
+		appliances[r.VirtualRouter] = r.Name
 	}
 }
 
@@ -84,6 +91,32 @@ func (p *parser) networks(i Instances) {
 }
 
 func (p *parser) router(key string, r Router) {
+	switch r.Driver {
+	case DriverAgent:
+		if p.lines[key+".virtualRouter"] > 0 {
+			p.check(key+".virtualRouter", "is for driver: appliance only")
+		}
+		p.agent(key, r)
+	case DriverAppliance:
+		p.appliance(key, r)
+	default:
+		p.check(key+".driver", fmt.Sprintf("%.80q is none of %s, %s", string(r.Driver), DriverAgent, DriverAppliance))
+	}
+}
+
+// appliance: a router on which no agent runs.
+func (p *parser) appliance(key string, r Router) {
+	if r.VirtualRouter < 0 {
+		p.check(key+".virtualRouter", "is required with driver: appliance: OpenNebula's ID of the virtual router, as onevrouter list shows it")
+	}
+	for _, name := range []string{"endpoints", "caFile", "certFile", "keyFile", "podRoutes"} {
+		if p.lines[key+"."+name] > 0 {
+			p.check(key+"."+name, "is for driver: agent only: no agent runs on a stock appliance")
+		}
+	}
+}
+
+func (p *parser) agent(key string, r Router) {
 	if len(r.Endpoints) == 0 {
 		p.check(key+".endpoints", "is required: host:port of each instance")
 	}

@@ -157,6 +157,8 @@ var meanings = []meaning{
 	{"one.vn.reserve", goerrors.OneActionError, "Not enough free addresses", "", ipam.ErrNoSpace, ""},
 	{"one.vn.delete", goerrors.OneActionError, "", "leases in use", ipam.ErrInUse, ""},
 	{"", goerrors.OneActionError, "", "wrong state", ipam.ErrNotReady, ""},
+	{"one.vm.updateconf", goerrors.OneInternalError, "configuration cannot be updated in state", "", ipam.ErrNotReady, ""},
+	{"one.vm.updateconf", goerrors.OneActionError, "configuration cannot be updated in state", "", ipam.ErrNotReady, ""},
 	{"one.vm.attachnic", goerrors.OneActionError, "Cannot get IP/MAC lease", "", ipam.ErrInUse, ""},
 	{"one.vm.attachnic", goerrors.OneActionError, "Alias not found", "", ipam.ErrNotFound, ""},
 	{"one.vm.detachnic", goerrors.OneActionError, "", "does not exist", ipam.ErrNotFound, ""},

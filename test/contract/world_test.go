@@ -158,14 +158,26 @@ func (w *world) user(name string) user {
 }
 
 // kinds are OpenNebula's bits for kinds of objects in a rule.
-var kinds = map[string]int{"VM": 0x1000000000, "NET": 0x4000000000}
+var kinds = map[string]int{"VM": 0x1000000000, "NET": 0x4000000000, "VROUTER": 0x4000000000000}
+
+// Rights in a rule.
+const (
+	rightUse    = 1
+	rightManage = 2
+)
 
 // mayUse makes the rule "#user KIND/#id USE".
 func (w *world) mayUse(u user, kind string, id int) {
 	w.t.Helper()
-	const one, use = 0x100000000, 1
+	w.may(u, kind, id, rightUse)
+}
+
+// may makes the rule "#user KIND/#id RIGHT".
+func (w *world) may(u user, kind string, id, right int) {
+	w.t.Helper()
+	const one = 0x100000000
 	hex := func(n int) string { return fmt.Sprintf("%x", n) }
-	w.admin.must(w.t, "one.acl.addrule", hex(one|u.id), hex(one|kinds[kind]|id), hex(use), hex(one))
+	w.admin.must(w.t, "one.acl.addrule", hex(one|u.id), hex(one|kinds[kind]|id), hex(right), hex(one))
 }
 
 // network makes a virtual network of the administrator with the given ranges,

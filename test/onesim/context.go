@@ -142,7 +142,7 @@ func (v *vm) updateContext(t *template, replace bool) error {
 		return nil
 	}
 	if v.context == nil {
-		return fail(CodeInternal, "Virtual machine does not have context, cannot add it")
+		return fail(CodeInternal, "Virtual machine does not have context, cannot add a new one.")
 	}
 	if replace {
 		fresh := given[0].clone()

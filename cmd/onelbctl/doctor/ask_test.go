@@ -54,7 +54,7 @@ func TestAskRouters(t *testing.T) {
 	t.Cleanup(func() { server.Stop(); <-done })
 	r.Endpoints = []string{ln.Addr().String()}
 
-	ask := AskRouters("lab", "id", time.Minute)
+	ask := AskRouters(nil, "lab", "id", time.Minute)
 	s, err := ask(t.Context(), r)
 	if err != nil || s.Instances[0].Reachable || s.Instances[0].Err == nil {
 		t.Fatalf("%+v, %v", s, err)

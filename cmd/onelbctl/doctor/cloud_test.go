@@ -297,7 +297,7 @@ func TestRouterFaults(t *testing.T) {
 }
 
 func TestAskRoutersThatDoNotAnswer(t *testing.T) {
-	s, err := AskRouters("lab", "id", time.Minute)(t.Context(), files(t, "lab", pki.Validity{}))
+	s, err := AskRouters(nil, "lab", "id", time.Minute)(t.Context(), files(t, "lab", pki.Validity{}))
 	if err != nil || len(s.Instances) != 1 || s.Instances[0].Reachable || s.Instances[0].Err == nil || !strings.Contains(s.Instances[0].Err.Error(), "127.0.0.1:1") {
 		t.Errorf("%+v, %v", s, err)
 	}

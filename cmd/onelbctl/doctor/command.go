@@ -13,6 +13,7 @@ import (
 	"github.com/onelb/onelb/cmd/onelbctl/term"
 	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/provider/identity"
+	"github.com/onelb/onelb/provider/vrouter"
 )
 
 // Cluster is where is looked.
@@ -98,7 +99,7 @@ func admit(ctx context.Context, cluster Cluster, cloudConfig string) (*Patient, 
 			return bad(err)
 		}
 	}
-	p.OpenNebula, p.Ask = client, AskRouters(p.Config.Cluster, id, AskFor)
+	p.OpenNebula, p.Ask = client, AskRouters(vrouter.Contexts{OpenNebula: client}, p.Config.Cluster, id, AskFor)
 	return p, nil, nil
 }
 

@@ -6,12 +6,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
 
+	"github.com/onelb/onelb/loadbalancer/appliance"
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/provider/config"
 )
@@ -20,9 +22,15 @@ import (
 const AskFor = 8 * time.Second
 
 // AskRouters asks with the files of the cloud-config, and changes nothing there.
-// identity is the cluster's; within is how long the instances may take.
-func AskRouters(cluster, identity string, within time.Duration) func(ctx context.Context, r config.Router) (router.State, error) {
+// identity is the cluster's; within is how long the instances may take. Of stock
+// appliances, OpenNebula is asked.
+func AskRouters(opennebula appliance.OpenNebula, cluster, identity string, within time.Duration) func(ctx context.Context, r config.Router) (router.State, error) {
 	return func(ctx context.Context, r config.Router) (router.State, error) {
+		if r.Driver == config.DriverAppliance {
+			return appliance.Ask(ctx, appliance.Options{
+				Router: r.Name, VirtualRouter: r.VirtualRouter, Cluster: cluster, Identity: identity, Token: math.MaxUint64, OpenNebula: opennebula,
+			})
+		}
 		c, err := router.NewClient(router.ClientOptions{
 			Router: r.Name, Endpoints: r.Endpoints, CAFile: r.CAFile, CertFile: r.CertFile, KeyFile: r.KeyFile, Cluster: cluster, Identity: identity,
 		})
@@ -71,7 +79,29 @@ func routers(ctx context.Context, p *Patient) []Finding {
 			out = append(out, Finding{Check: "router-unreachable", Severity: Error, About: about, Meaning: err.Error(), Remedy: "correct the router's entry in the cloud-config"})
 			continue
 		}
+		if r.Driver == config.DriverAppliance {
+			out = append(out, applianceState(s, about)...)
+			continue
+		}
 		out = append(out, state(s, about)...)
+	}
+	return out
+}
+
+// applianceState: what a stock appliance forwards, only it itself knows.
+func applianceState(s router.State, about string) []Finding {
+	var out []Finding
+	for _, i := range s.Instances {
+		instance := about + ", " + i.Endpoint
+		if i.Err != nil {
+			out = append(out, Finding{
+				Check: "appliance-unreachable", Severity: Error, About: instance, Meaning: i.Err.Error() + ". Changes wait; what it forwards goes on",
+				Remedy: "see that the machine runs, and that the OpenNebula user has USE on the virtual router and USE and MANAGE on its machines (docs/how-to/stock-appliance.md)",
+			})
+		}
+		for _, text := range i.Problems {
+			out = append(out, Finding{Check: "appliance-context", Severity: Error, About: instance, Meaning: text, Remedy: "docs/how-to/stock-appliance.md"})
+		}
 	}
 	return out
 }
@@ -124,6 +154,9 @@ const expirySoon = 30 * 24 * time.Hour
 func certificates(_ context.Context, p *Patient) []Finding {
 	var out []Finding
 	for _, r := range p.Config.Routers {
+		if r.Driver == config.DriverAppliance {
+			continue // it has none
+		}
 		for _, file := range []string{r.CAFile, r.CertFile} {
 			about := "router " + r.Name + ", file " + file
 			cert, err := readCertificate(file)

@@ -1,0 +1,194 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/ipam"
+	"github.com/onelb/onelb/loadbalancer/router"
+)
+
+// retryAfter is how often is tried again what is not known to pass by itself.
+const retryAfter = 5 * time.Second
+
+// Run keeps every instance up to date until the context ends.
+func (c *Client) Run(ctx context.Context) error {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("router", c.o.Router, "virtualRouter", c.o.VirtualRouter))
+	for next := c.look(ctx, nil); ctx.Err() == nil; {
+		c.rest(ctx, next)
+		c.mu.Lock()
+		d := c.desired
+		c.mu.Unlock()
+		next = c.look(ctx, d)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	c.broadcast()
+	return nil
+}
+
+// rest waits until it is time to look again: after d, or when changes have ceased.
+func (c *Client) rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(d):
+		return
+	case <-c.kick:
+	}
+	most := time.After(gatherMost * c.o.Gather)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.kick:
+		case <-most:
+			return
+		case <-time.After(c.o.Gather):
+			return
+		}
+	}
+}
+
+// look compares all instances with the desired state and writes where they differ;
+// without one, it only looks. It returns when to look again, if nothing changes.
+func (c *Client) look(ctx context.Context, d *desired) time.Duration {
+	found, machines, err := c.read(ctx)
+	if err != nil {
+		c.unlisted(ctx, err)
+		return retryAfter
+	}
+	if d == nil {
+		c.examine(machines, found)
+		c.seen(ctx, found, nil)
+		return c.o.Recheck // a document will come
+	}
+	contexts := make([]map[string]string, 0, len(machines))
+	for _, m := range machines {
+		contexts = append(contexts, m.Context)
+	}
+	refused := c.owner.refusals(d.entries, contexts)
+	entries := without(d.entries, refused)
+	next := c.apply(ctx, d, entries, machines, found)
+	c.seen(ctx, found, refused)
+	observe(c.o.Router, len(entries), found, d.generation)
+	return next
+}
+
+// read reads all instances that are not gone; those that cannot be read are in
+// found only.
+func (c *Client) read(ctx context.Context) (found map[int]*instance, machines []Machine, err error) {
+	ids, err := c.o.OpenNebula.Instances(ctx, c.o.VirtualRouter)
+	if err != nil {
+		return nil, nil, err
+	}
+	found = map[int]*instance{}
+	for _, id := range slices.Sorted(slices.Values(ids)) {
+		m, err := c.o.OpenNebula.Machine(ctx, id)
+		switch {
+		case err != nil:
+			found[id] = &instance{err: err}
+		case !m.Gone:
+			found[id] = &instance{}
+			machines = append(machines, m)
+		}
+	}
+	if len(found) == 0 {
+		return nil, nil, fmt.Errorf("virtual router %d has no instance", c.o.VirtualRouter)
+	}
+	return found, machines, nil
+}
+
+// apply decides what each machine needs and writes it. It returns when to look again.
+func (c *Client) apply(ctx context.Context, d *desired, entries []entry, machines []Machine, found map[int]*instance) time.Duration {
+	due := map[int]map[string]string{}
+	busy := false
+	for _, m := range machines {
+		changes, err := c.owner.changes(entries, m.Context)
+		i := found[m.ID]
+		var rejected *router.RejectedError
+		switch {
+		case errors.As(err, &rejected):
+			rejected.Router, rejected.Endpoint, rejected.Generation = c.o.Router, fmt.Sprintf("VM %d", m.ID), d.generation
+			i.rejected = rejected
+		case m.Busy:
+			busy = true
+		case len(changes) == 0:
+			i.confirmed = d.generation
+		case m.Ready:
+			due[m.ID] = changes
+		default:
+			i.err = unwritable(m)
+		}
+	}
+	patient := c.patient(busy)
+	if !busy || !patient {
+		for _, id := range slices.Sorted(maps.Keys(due)) {
+			if ctx.Err() == nil {
+				c.write(ctx, id, due[id], found[id])
+			}
+		}
+	}
+	switch {
+	case len(due) > 0 || busy && patient:
+		return c.o.Poll // read back
+	case busy || slices.ContainsFunc(slices.Collect(maps.Values(found)), func(i *instance) bool { return i.confirmed != d.generation }):
+		return retryAfter
+	}
+	return c.o.Recheck
+}
+
+// patient reports whether instances are still to wait for one that is busy.
+func (c *Client) patient(busy bool) bool {
+	switch {
+	case !busy:
+		c.since = time.Time{}
+	case c.since.IsZero():
+		c.since = time.Now()
+	}
+	return busy && time.Since(c.since) < c.o.Patience
+}
+
+func (c *Client) write(ctx context.Context, id int, changes map[string]string, i *instance) {
+	err := c.o.OpenNebula.SetContext(ctx, id, changes)
+	countWrite(c.o.Router, err)
+	switch {
+	case err == nil:
+		klog.FromContext(ctx).V(2).Info("Changed the context of an instance", "vm", id, "variables", len(changes))
+	case !errors.Is(err, ipam.ErrNotReady): // that passes
+		i.err = err
+	}
+}
+
+// unlisted takes in that the instances cannot be listed: those that are known
+// cannot be reached.
+func (c *Client) unlisted(ctx context.Context, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	c.listed = err
+	for _, i := range c.instances {
+		i.err = err
+	}
+	c.broadcast()
+}
+
+// seen takes in a look at all instances.
+func (c *Client) seen(ctx context.Context, found map[int]*instance, refused map[culprit]error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ctx.Err() != nil {
+		return // what ended the calls says nothing about the instances
+	}
+	c.listed, c.instances, c.refused = nil, found, refused
+	c.broadcast()
+}
