@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/onelb/onelb/cmd/onelbctl/bgp"
 	"github.com/onelb/onelb/cmd/onelbctl/doctor"
 	"github.com/onelb/onelb/cmd/onelbctl/explain"
 	"github.com/onelb/onelb/cmd/onelbctl/inventory"
@@ -43,7 +44,7 @@ func root() *cobra.Command {
 		c.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl onelb"}
 	}
 	var cluster inventory.Kubeconfig
-	for _, sub := range []*cobra.Command{status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster), pool.Command(cluster.Connect)} {
+	for _, sub := range []*cobra.Command{status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster), bgp.Command(cluster.Connect), pool.Command(cluster.Connect)} {
 		cluster.AddFlags(sub.PersistentFlags())
 		c.AddCommand(sub)
 	}

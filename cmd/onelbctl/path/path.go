@@ -37,7 +37,7 @@ func (s State) Worse(b State) bool { return slices.Index(order, s) > slices.Inde
 
 // Hop is one stage of the way.
 type Hop struct {
-	// Kind: address, router, inner, holder, nodes, service or endpoints.
+	// Kind: address, router, inner, holder, announcers, nodes, service or endpoints.
 	Kind   string     `json:"kind"`
 	Name   string     `json:"name,omitempty"`
 	State  State      `json:"state"`
@@ -65,6 +65,8 @@ func Of(inv *inventory.Inventory, svc *corev1.Service, v *v1alpha1.VirtualIP) []
 	switch {
 	case v.Spec.Role.HeldByNode():
 		w.add(w.holder(v))
+	case v.Spec.Role == v1alpha1.RoleBGP:
+		w.add(w.announcers())
 	case v.Spec.Router == nil:
 	case v.Spec.Router.Forward == v1alpha1.ForwardVIP:
 		w.add(w.router())

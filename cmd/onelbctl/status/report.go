@@ -57,10 +57,12 @@ type Address struct {
 	Phase    string   `json:"phase"`
 	Services []string `json:"services,omitempty"`
 	// KeptFor is the Service that a retained address waits for.
-	KeptFor string     `json:"keptFor,omitempty"`
-	Holder  string     `json:"holder,omitempty"`
-	Router  string     `json:"router,omitempty"`
-	Since   *time.Time `json:"since,omitempty"` // when the holder took it
+	KeptFor string `json:"keptFor,omitempty"`
+	Holder  string `json:"holder,omitempty"`
+	// Announcers are the nodes that announce it to BGP peers.
+	Announcers []string   `json:"announcers,omitempty"`
+	Router     string     `json:"router,omitempty"`
+	Since      *time.Time `json:"since,omitempty"` // when the holder took it
 	// Health is the state of the worst hop of the way to the pods; empty where
 	// nobody is to be reached.
 	Health path.State `json:"health,omitempty"`
@@ -92,6 +94,14 @@ type Agent struct {
 	// Behind: it runs another image than its DaemonSet asks for.
 	Behind    bool `json:"behind,omitempty"`
 	Addresses int  `json:"addresses"`
+	// BGP is how many of its BGP sessions stand; nil: it has no BGP peers.
+	BGP *Sessions `json:"bgp,omitempty"`
+}
+
+// Sessions counts BGP sessions.
+type Sessions struct {
+	Established int32 `json:"established"`
+	Peers       int32 `json:"peers"`
 }
 
 // Router is a virtual router as the addresses tell of it.
@@ -145,6 +155,9 @@ func address(inv *inventory.Inventory, v *v1alpha1.VirtualIP) Address {
 	a := Address{Address: v.Spec.Address, Pool: v.Spec.Pool, Role: string(v.Spec.Role), Phase: string(v.Status.Phase)}
 	if v.Status.Holder != nil {
 		a.Holder, a.Since = v.Status.Holder.Name, &v.Status.Holder.Since.Time
+	}
+	for _, x := range v.Status.Announcers {
+		a.Announcers = append(a.Announcers, x.Node)
 	}
 	if v.Spec.Router != nil {
 		a.Router = v.Spec.Router.Name
@@ -201,10 +214,16 @@ func agents(inv *inventory.Inventory) []Agent {
 			held[h.Name]++
 		}
 	}
+	sessions := map[string]*Sessions{}
+	for i := range inv.BGPNodes {
+		if st := inv.BGPNodes[i].Status; st.Peers > 0 {
+			sessions[inv.BGPNodes[i].Name] = &Sessions{Established: st.Established, Peers: st.Peers}
+		}
+	}
 	var out []Agent
 	for i := range inv.Nodes {
 		name := inv.Nodes[i].Name
-		a := Agent{Node: name, Addresses: held[name], State: "none"}
+		a := Agent{Node: name, Addresses: held[name], State: "none", BGP: sessions[name]}
 		if p := inv.AgentPod(name); p != nil {
 			a.Ready, a.State, a.Version, a.Behind = inventory.PodReady(p), string(p.Status.Phase), inventory.Version(inventory.Image(p.Spec)), inventory.Behind(p, inv.Agents)
 		} else if !inv.AgentsArePods() {
