@@ -213,6 +213,7 @@ func inventoryOf(p *parts, noDefaultClass bool) *inventory.Inventory {
 			return inventory.Endpoints(p.balancer.CountEndpoints(namespace, name, ipv6))
 		},
 		Gaps: []inventory.Gap{
+			{What: "BGPConfigurations, BGPPeers and BGPNodes", Why: unwatched},
 			{What: "Pods of " + inventory.Namespace, Why: unwatched},
 			{What: "the Lease " + inventory.Namespace + "/" + inventory.LeaderLease, Why: unwatched},
 		},
