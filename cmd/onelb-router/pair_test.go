@@ -316,23 +316,29 @@ func (p *pair) open(network, address string) *standing {
 
 // routed has be1 hold two more addresses, which are routed to it, and returns connections
 // to them. The instances hide what the backends send behind their own addresses.
-func (p *pair) routed(c *router.Client, d router.Document) []*standing {
+func (p *pair) routed(c *router.Client, d *router.Document) []*standing {
 	p.t.Helper()
-	p.address("be1", "eth0", "203.0.113.101/32")
-	p.run("be1", "ip", "address", "add", "2001:db8:113::101/128", "dev", "eth0", "nodad", "preferred_lft", "0") // no source of other replies
-	for address, group := range map[string]string{"203.0.113.101": "nodes4", "2001:db8:113::101": "nodes6"} {
+	p.address("be1", "eth0", "203.0.113.110/32")
+	p.run("be1", "ip", "address", "add", "2001:db8:113::110/128", "dev", "eth0", "nodad", "preferred_lft", "0") // no source of other replies
+	for address, group := range map[string]string{"203.0.113.110": "nodes4", "2001:db8:113::110": "nodes6"} {
 		d.Frontends = append(d.Frontends, router.Frontend{
 			Address: netip.MustParseAddr(address), Protocol: router.TCP, Port: 8080, BackendPort: 8080,
 			Service: "default/routed", Group: group, SNAT: router.SNATNever, Routed: true,
 		})
 	}
-	p.set(c, d)
+	p.set(c, *d)
 	for _, name := range []string{"r1", "r2"} {
 		p.hide(name)
 	}
-	all := []*standing{p.open("tcp", "203.0.113.101:8080"), p.open("tcp", "[2001:db8:113::101]:8080")}
+	all := []*standing{p.open("tcp", "203.0.113.110:8080"), p.open("tcp", "[2001:db8:113::110]:8080")}
 	p.alive(all, "at first")
 	return all
+}
+
+// proxies reports whether an instance answers for both of these addresses, or for neither.
+func (p *pair) proxies(name string, want bool) bool {
+	out := p.run(name, "ip", "-4", "neigh", "show", "proxy") + p.run(name, "ip", "-6", "neigh", "show", "proxy")
+	return strings.Contains(out, "203.0.113.110 ") == want && strings.Contains(out, "2001:db8:113::110 ") == want
 }
 
 func (p *pair) hide(name string) {
@@ -394,7 +400,7 @@ func TestPair(t *testing.T) {
 
 	all := p.stand(6)
 	p.copied(second, all)
-	routed := p.routed(c, d) // nobody has to copy these
+	routed := p.routed(c, &d) // nobody has to copy these
 
 	p.powerOff(first)
 	p.eventually("the other one takes over", func() bool { return masters(c) == second })
@@ -422,6 +428,7 @@ func TestPair(t *testing.T) {
 		return strings.Contains(meaning, "which was, does not answer")
 	})
 	p.alive(all, "while the master's agent is dead")
+	p.alive(routed, "while the master's agent is dead")
 	if got := p.spread("client", "tcp", vip4+":8765", 20); len(got) != 2 {
 		t.Errorf("new connections while the master's agent is dead: %v", got)
 	}
@@ -440,9 +447,12 @@ func TestPair(t *testing.T) {
 	for _, cmd := range p.programs[second][:1] {
 		p.must(cmd.Process.Signal(syscall.SIGTERM))
 	}
-	p.eventually("the other one has all", func() bool { return masters(c) == first && p.holds(first, true) && p.holds(second, false) })
+	p.eventually("the other one has all", func() bool {
+		return masters(c) == first && p.holds(first, true) && p.holds(second, false) && p.proxies(first, true) && p.proxies(second, false)
+	})
 	p.set(c, d)
 	p.alive(all, "after the dead agent's machine gave up")
+	p.alive(routed, "after the dead agent's machine gave up")
 	_ = p.programs[second][0].Wait() // its end takes a while, and the next one would find it
 	p.programs[second] = nil
 	p.boot(second, map[string]int{"r1": 110, "r2": 100}[second])
@@ -453,7 +463,9 @@ func TestPair(t *testing.T) {
 	for _, cmd := range p.programs[second][:1] {
 		p.must(cmd.Process.Signal(syscall.SIGTERM))
 	}
-	p.eventually("it goes back in order", func() bool { return masters(c) == first && p.holds(first, true) && p.holds(second, false) })
+	p.eventually("it goes back in order", func() bool {
+		return masters(c) == first && p.holds(first, true) && p.holds(second, false) && p.proxies(first, true) && p.proxies(second, false)
+	})
 	p.alive(all, "after the way back")
 	p.alive(routed, "after the way back")
 }

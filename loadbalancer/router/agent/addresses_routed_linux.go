@@ -42,14 +42,86 @@ func (k *KernelAddresses) Route(ctx context.Context, routed []Routed) error {
 	if !k.routed.dirty && slices.Equal(routed, k.routed.wanted) {
 		return nil
 	}
+	known := !k.routed.dirty
 	k.routed.dirty = true // until all is done
-	places, err := k.places(routed)
-	err = errors.Join(err, letProxy(places), routeTo(ctx, places), k.proxy(ctx, places))
+	var err error
+	if known {
+		err = k.reroute(ctx, routed)
+	} else {
+		var places []place
+		places, err = k.places(routed)
+		err = errors.Join(err, letProxy(places), routeTo(ctx, places), k.proxy(ctx, places))
+	}
 	if err != nil {
 		return err
 	}
 	k.routed = routedAddresses{wanted: slices.Clone(routed)}
 	return nil
+}
+
+// reroute adds what is new and removes what is not wanted any more, while nothing else
+// has changed: it costs as much as that is.
+func (k *KernelAddresses) reroute(ctx context.Context, routed []Routed) error {
+	was := make(map[Routed]bool, len(k.routed.wanted))
+	for _, r := range k.routed.wanted {
+		was[r] = true
+	}
+	var come, leave []Routed
+	for _, r := range routed {
+		if !was[r] {
+			come = append(come, r)
+		}
+		delete(was, r)
+	}
+	for r := range was {
+		leave = append(leave, r)
+	}
+	gone, err := k.places(leave)
+	errs := []error{err}
+	for _, p := range gone {
+		errs = append(errs, unroute(holderRoute(p)), k.unproxy(addr.Entry{Address: p.address, Index: p.outer.Index}))
+	}
+	places, err := k.places(come)
+	errs = append(errs, err, letProxy(places))
+	for _, p := range places {
+		errs = append(errs, k.begin(ctx, p))
+	}
+	return errors.Join(errs...)
+}
+
+// begin adds the route and the proxy entry of an address that has neither.
+func (k *KernelAddresses) begin(ctx context.Context, p place) error {
+	if err := addRoute(p); err != nil {
+		return err
+	}
+	if err := k.table.AddProxy(addr.Entry{Address: p.address, Index: p.outer.Index}); err != nil {
+		return err
+	}
+	k.taken(ctx, p.address, p.outer, true)
+	return nil
+}
+
+func addRoute(p place) error {
+	if err := netlink.RouteAdd(holderRoute(p)); err != nil {
+		return fmt.Errorf("add route to %s through %s: %w", p.address, p.inner.Name, err)
+	}
+	return nil
+}
+
+// unroute removes a route. One whose interface went is gone already.
+func unroute(r *netlink.Route) error {
+	if err := netlink.RouteDel(r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove route to %s: %w", r.Dst, err)
+	}
+	return nil
+}
+
+// unproxy ends the answers for an address, which may have become our own.
+func (k *KernelAddresses) unproxy(at addr.Entry) error {
+	if _, own := slices.BinarySearchFunc(k.wanted, at.Address, netip.Addr.Compare); !own {
+		k.forget(at.Address)
+	}
+	return k.table.RemoveProxy(at)
 }
 
 func (k *KernelAddresses) places(routed []Routed) ([]place, error) {
@@ -118,10 +190,7 @@ func routeTo(ctx context.Context, places []place) error {
 			delete(want, at) // it is there
 			continue
 		}
-		// One whose interface went is gone already.
-		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("remove route to %s: %w", to, err))
-		}
+		errs = append(errs, unroute(&r))
 	}
 	for _, p := range places {
 		if !want[addr.Entry{Address: p.address, Index: p.inner.Index}] {
@@ -130,9 +199,7 @@ func routeTo(ctx context.Context, places []place) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("set routes to holders: %w", err)
 		}
-		if err := netlink.RouteAdd(holderRoute(p)); err != nil {
-			errs = append(errs, fmt.Errorf("add route to %s through %s: %w", p.address, p.inner.Name, err))
-		}
+		errs = append(errs, addRoute(p))
 	}
 	return errors.Join(errs...)
 }
@@ -154,30 +221,26 @@ func (k *KernelAddresses) proxy(ctx context.Context, places []place) error {
 	if err != nil {
 		return err
 	}
-	present := make(map[addr.Entry]bool, len(entries))
-	for _, e := range entries {
-		present[e] = true
+	want := make(map[addr.Entry]bool, len(places))
+	for _, p := range places {
+		want[addr.Entry{Address: p.address, Index: p.outer.Index}] = true
 	}
 	var errs []error
-	wanted := make(map[netip.Addr]bool, len(places))
+	present := make(map[addr.Entry]bool, len(entries))
+	for _, e := range entries {
+		if present[e] = want[e]; !want[e] {
+			errs = append(errs, k.unproxy(e))
+		}
+	}
 	for _, p := range places {
-		wanted[p.address] = true
 		at := addr.Entry{Address: p.address, Index: p.outer.Index}
-		is := present[at]
-		delete(present, at)
-		if !is {
+		if !present[at] {
 			if err := k.table.AddProxy(at); err != nil {
 				errs = append(errs, err)
 				continue
 			}
 		}
-		k.taken(ctx, p.address, p.outer, !is)
-	}
-	for at := range present {
-		errs = append(errs, k.table.RemoveProxy(at))
-		if _, own := slices.BinarySearchFunc(k.wanted, at.Address, netip.Addr.Compare); !own && !wanted[at.Address] {
-			k.forget(at.Address)
-		}
+		k.taken(ctx, p.address, p.outer, !present[at])
 	}
 	return errors.Join(errs...)
 }

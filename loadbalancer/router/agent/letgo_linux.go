@@ -8,7 +8,8 @@ import (
 )
 
 // LetGo takes off the public addresses that an agent, which need not live any more,
-// has put on this machine's interfaces, and returns how many there were. It is for an
+// has put on this machine's interfaces, and has the kernel answer no longer for those
+// that are routed; it returns how many there were. It is for an
 // instance that stops being the master while its agent is dead: the master after it
 // and the dead one's kernel would both answer.
 func LetGo() (n int, err error) {
@@ -24,5 +25,10 @@ func LetGo() (n int, err error) {
 	for _, e := range ours {
 		err = errors.Join(err, table.Remove(e.Address, e.Index))
 	}
-	return len(ours), err
+	proxies, listed := table.Proxies()
+	err = errors.Join(err, listed)
+	for _, e := range proxies {
+		err = errors.Join(err, table.RemoveProxy(e))
+	}
+	return len(ours) + len(proxies), err
 }

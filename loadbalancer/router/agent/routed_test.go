@@ -110,7 +110,7 @@ func TestKernelRouted(t *testing.T) {
 		}
 		got := 0
 		for line := range strings.Lines(text.String()) {
-			if got++; !slices.ContainsFunc(append(want, "203.0.113.7 "), func(w string) bool { return strings.HasPrefix(line, w) }) {
+			if got++; !slices.ContainsFunc(slices.Concat(want, []string{"203.0.113.7 "}), func(w string) bool { return strings.HasPrefix(line, w) }) {
 				t.Errorf("%s: unexpected %q", when, line)
 			}
 		}
@@ -133,6 +133,18 @@ func TestKernelRouted(t *testing.T) {
 			return nil
 		}))
 	}
+	edit := func(routed ...Routed) {
+		t.Helper()
+		must(n.Do(func() error { return k.Route(t.Context(), routed) }))
+	}
+	edit(six)
+	has("one goes", all[2:]...)
+	edit(four)
+	has("one for the other", all[:2]...)
+	edit()
+	has("both go")
+	edit(four, six)
+	has("both come", all...)
 	ip("route del 203.0.113.100/32 dev eth1\nneigh del proxy 2001:db8:113::100 dev eth0")
 	apply(four, six)
 	has("repaired", all...)
