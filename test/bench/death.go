@@ -51,6 +51,9 @@ func measureDeath(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	for _, how := range deaths {
+		if !matches(b.opts.Select, how.row) {
+			continue
+		}
 		svc := service("death", how.pool)
 		svc.Spec.ExternalTrafficPolicy = how.policy
 		c, err := d.create(ctx, svc)

@@ -60,6 +60,9 @@ func everything() router.Document {
 	d.Frontends = append(d.Frontends, router.Frontend{
 		Address: netip.MustParseAddr("2001:db8:113::100"), Protocol: router.SCTP, Port: 80, Service: "default/six", Group: "nodes6", BackendPort: 30000, SNAT: router.SNATNever,
 	})
+	d.Frontends = append(d.Frontends, router.Frontend{
+		Address: netip.MustParseAddr("203.0.113.120"), Protocol: router.TCP, Port: 80, Service: "default/routed", Group: "nodes", BackendPort: 80, SNAT: router.SNATNever, Routed: true,
+	})
 	d.Routes = []router.Route{{Destination: netip.MustParsePrefix("10.244.1.0/24"), Gateway: netip.MustParseAddr("10.20.0.11")}}
 	return d.Normalize()
 }
@@ -247,9 +250,9 @@ func TestSnapshotOfNewerRelease(t *testing.T) {
 		frontends int
 		want      string
 	}{
-		"frontend": {func(w *wire.Document) { w.Frontends[1].ProtoReflect().SetUnknown(field) }, 3, "1 frontends, of Service default/s1 first,"},
-		"group":    {func(w *wire.Document) { w.Groups[1].ProtoReflect().SetUnknown(field) }, 3, "1 frontends, of Service default/six first,"},
-		"document": {func(w *wire.Document) { w.ProtoReflect().SetUnknown(field) }, 4, "its field 99 is left out"},
+		"frontend": {func(w *wire.Document) { w.Frontends[1].ProtoReflect().SetUnknown(field) }, 4, "1 frontends, of Service default/s1 first,"},
+		"group":    {func(w *wire.Document) { w.Groups[1].ProtoReflect().SetUnknown(field) }, 4, "1 frontends, of Service default/six first,"},
+		"document": {func(w *wire.Document) { w.ProtoReflect().SetUnknown(field) }, 5, "its field 99 is left out"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := everything()
@@ -268,7 +271,7 @@ func TestSnapshotOfNewerRelease(t *testing.T) {
 			if got := strings.Join(c.State().Instances[0].Problems, " "); !strings.Contains(got, test.want) {
 				t.Errorf("problems %q, want %q", got, test.want)
 			}
-			if got := b.size().Frontends; got != 4 {
+			if got := b.size().Frontends; got != 5 {
 				t.Errorf("%d frontends after the cluster's word", got)
 			}
 		})
