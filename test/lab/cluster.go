@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/onelb/onelb/test/lab/proc"
 	"golang.org/x/sync/errgroup"
@@ -81,6 +82,9 @@ func (l *Lab) Ctl(ctx context.Context, args ...string) (string, error) {
 func (l *Lab) Shell(ctx context.Context, dir, script string) (string, error) {
 	cmd := exec.CommandContext(ctx, "sh", "-euc", script)
 	cmd.Dir = dir
+	// All that the script has started ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Env = append(os.Environ(), "HOME="+l.options.Dir, "KUBECONFIG="+l.HostKubeconfig(), proc.MarkVariable+"="+l.options.Name,
 		"PATH="+l.kubeDir+":"+l.path("bin")+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()

@@ -207,7 +207,7 @@ func (r *runner) published(ctx context.Context, s Service, answers bool) error {
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil {
+		if ctx.Err() == nil || why == nil { // one that says "deadline exceeded" tells nothing
 			why = err
 			r.progress.Show("Service %s: %v", s.Key(), err)
 		}

@@ -36,6 +36,8 @@ var officialImage = regexp.MustCompile(`cloud-provider-opennebula`)
 type OwnNetworks interface {
 	OwnNetworks(ctx context.Context) ([]one.Listed, error)
 	Get(ctx context.Context, id ipam.NetworkID) (ipam.Network, error)
+	// Annotate sets attributes of a network and leaves the others.
+	Annotate(ctx context.Context, id ipam.NetworkID, attributes map[string]string) error
 	// AnnotateRange replaces the attributes of a range.
 	AnnotateRange(ctx context.Context, id ipam.NetworkID, r ipam.RangeID, attributes map[string]string) error
 }
@@ -220,7 +222,8 @@ func (o *official) service(svc *corev1.Service, name string, same []*corev1.Serv
 }
 
 // inscribe writes for whom the addresses are, before onelb reads the reservation:
-// so nobody else gets one, and no hold is taken for an orphan.
+// so nobody else gets one, and no hold is taken for an orphan. Then it signs the
+// reservation with the cluster's identity, as the cloud-controller-manager does.
 func (o *official) inscribe(ctx context.Context) error {
 	for _, r := range o.reservation.Ranges {
 		titles := o.owners[r.ID]
@@ -235,5 +238,10 @@ func (o *official) inscribe(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	if o.reservation.Attributes[ipam.AttributeClusterUID] == o.identity {
+		return nil
+	}
+	return o.front.Annotate(ctx, o.reservation.ID, map[string]string{
+		ipam.AttributeCluster: o.cluster, ipam.AttributeClusterUID: o.identity, ipam.AttributePool: o.pool,
+	})
 }

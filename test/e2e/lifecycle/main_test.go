@@ -50,7 +50,8 @@ func TestMain(m *testing.M) {
 	os.Exit(labtest.Run(m, lab.Options{Name: "lifecycle", Programs: true, Nodes: 2}))
 }
 
-// TestLifecycle is one story: what comes later finds what was before.
+// TestLifecycle is one story: what comes later finds what was before. Names have no
+// commas: kubectl takes one in a path for the end of a file's name.
 func TestLifecycle(t *testing.T) {
 	for _, step := range []struct {
 		name string
@@ -61,8 +62,8 @@ func TestLifecycle(t *testing.T) {
 		{"Services come from MetalLB", fromMetalLB},
 		{"Services come from OpenNebula's own controller", fromOfficial},
 		{"an upgrade keeps every address", upgrade},
-		{"uninstalled, the addresses are kept", uninstallKeeps},
-		{"uninstalled, the addresses are given back", uninstallReleases},
+		{"what is uninstalled keeps its addresses", uninstallKeeps},
+		{"what is uninstalled gives its addresses back", uninstallReleases},
 	} {
 		ok := t.Run(step.name, func(t *testing.T) { step.run(t, kit.New(t, &setup)) })
 		if !ok {

@@ -102,8 +102,8 @@ func fromMetalLB(t *testing.T, w *kit.World) {
 	if out, err := w.Kubectl(w.Context(), "delete", "crd,namespace", "-l", "test=metallb", "--wait=false"); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
+	w.Patch("metal", `{"autoAssign":false,"quarantine":"1s"}`)
 	w.Remove("from-metal", "shared-a", "shared-b", "asked")
-	w.RemovePool("metal")
 }
 
 // speaker has another host answer for an address, as a speaker of MetalLB does,

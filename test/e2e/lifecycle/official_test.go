@@ -51,8 +51,8 @@ func fromOfficial(t *testing.T, w *kit.World) {
 	if n.Attributes[ipam.AttributePool] != "lb" || n.Attributes[ipam.AttributeClusterUID] == "" {
 		t.Errorf("the reservation says %v", n.Attributes)
 	}
+	w.Patch("lb", `{"autoAssign":false,"quarantine":"1s"}`)
 	w.Remove("first", "second")
-	w.RemovePool("lb")
 }
 
 // client is one of OpenNebula, as the cluster's user.
