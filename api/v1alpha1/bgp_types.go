@@ -67,6 +67,7 @@ const (
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,path=bgppeers,singular=bgppeer
 // +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
+// +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interface`,priority=1
 // +kubebuilder:printcolumn:name="ASN",type=integer,JSONPath=`.spec.asn`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63",message="the name of a BGPPeer has at most 63 characters"
@@ -84,14 +85,36 @@ type BGPPeer struct {
 // passwordKey that the Secret lacks, leaves its running session as it is, and
 // stands in its BGPNode.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.sourceAddress) || ip(self.sourceAddress).family() == ip(self.address).family()",message="sourceAddress and address are of the same family"
+// +kubebuilder:validation:XValidation:rule="has(self.address) != has(self.interface)",message="a peer has either an address or an interface"
+// +kubebuilder:validation:XValidation:rule="!has(self.sourceAddress) || !has(self.address) || ip(self.sourceAddress).family() == ip(self.address).family()",message="sourceAddress and address are of the same family"
+// +kubebuilder:validation:XValidation:rule="!has(self.interface) || !(has(self.sourceAddress) || has(self.multihop) || has(self.vrf))",message="sourceAddress, multihop and vrf do not go with interface"
+// +kubebuilder:validation:XValidation:rule="!(has(self.bfd) && has(self.vrf))",message="bfd does not go with vrf"
 // +kubebuilder:validation:XValidation:rule="!(has(self.bfd) && has(self.multihop))",message="bfd is for peers on the same network: it does not go with multihop"
 // +kubebuilder:validation:XValidation:rule="!has(self.keepaliveTime) || duration(self.keepaliveTime) <= duration(has(self.holdTime) ? self.holdTime : '90s')",message="keepaliveTime is at most holdTime"
 type BGPPeerSpec struct {
 	// Address of the peer.
+	// +optional
 	// +kubebuilder:validation:MaxLength=45
 	// +kubebuilder:validation:XValidation:rule="isIP(self) && ip.isCanonical(self)",message="not an IP address in canonical form"
-	Address string `json:"address"`
+	Address string `json:"address,omitempty"`
+
+	// Interface of the nodes at whose other end the peer is, in place of its address
+	// ("unnumbered"): nodes and peer find each other's link-local addresses by router
+	// advertisements, and routes of both families have such an address as next hop
+	// (RFC 8950).
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:Pattern=`^[^/\s%:]+$`
+	Interface string `json:"interface,omitempty"`
+
+	// VRF is the device of the VRF through which the nodes reach the peer. Default:
+	// none.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:Pattern=`^[^/\s%:]+$`
+	VRF string `json:"vrf,omitempty"`
 
 	// Port of the peer. Default 179.
 	// +optional
@@ -172,7 +195,7 @@ type BGPPeerSpec struct {
 
 	// Families of which routes are announced to the peer. For a family other than
 	// the session's, the next hop is the node's InternalIP of that family.
-	// Default: the family of the peer's address.
+	// Default: the family of the peer's address; both with an interface.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -323,6 +346,23 @@ type BGPNodeStatus struct {
 	Problems []string `json:"problems"`
 }
 
+// BGPEstablished is the State of a session that stands.
+const BGPEstablished = "Established"
+
+// Reasons of a BGPSession that does not stand.
+const (
+	BGPReasonPeerASN   = "PeerASN"
+	BGPReasonLocalASN  = "LocalASN"
+	BGPReasonSilent    = "Silent"
+	BGPReasonTooFar    = "TooFar"
+	BGPReasonRefused   = "Refused"
+	BGPReasonHoldTime  = "HoldTime"
+	BGPReasonBFD       = "BFD"
+	BGPReasonPeerEnded = "PeerEnded"
+	BGPReasonNodeEnded = "NodeEnded"
+	BGPReasonBroken    = "Broken"
+)
+
 // BGPSession is how it stands with one peer.
 type BGPSession struct {
 	// Peer is the name of the BGPPeer.
@@ -343,12 +383,26 @@ type BGPSession struct {
 	// GracefulRestart: the peer keeps the routes while the node's agent restarts.
 	// +optional
 	GracefulRestart bool `json:"gracefulRestart"`
+	// Families of which the peer takes routes.
+	// +optional
+	// +listType=set
+	Families []BGPFamily `json:"families,omitempty"`
+	// HoldTime that node and peer have agreed on: the shorter one.
+	// +optional
+	HoldTime *metav1.Duration `json:"holdTime,omitempty"`
 	// BFD is Up, Down, Init or AdminDown; empty: it is not used.
 	// +optional
 	BFD string `json:"bfd,omitempty"`
 	// LastError is why there is no session.
 	// +optional
 	LastError string `json:"lastError,omitempty"`
+	// Reason is the kind of LastError: PeerASN (the peer is in another autonomous
+	// system), LocalASN (it expects another one of the node), Silent (no answer: no
+	// way to it, another password, too few hops), TooFar (it is on none of the node's
+	// networks, and multihop is not set), Refused (no connection), HoldTime (it was
+	// silent), BFD, PeerEnded, NodeEnded, Broken. Empty: none is known.
+	// +optional
+	Reason string `json:"reason,omitempty"`
 }
 
 // BGPNodeList is a list of BGPNodes.

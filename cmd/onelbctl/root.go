@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/onelb/onelb/cmd/onelbctl/bgp"
 	"github.com/onelb/onelb/cmd/onelbctl/doctor"
 	"github.com/onelb/onelb/cmd/onelbctl/explain"
 	"github.com/onelb/onelb/cmd/onelbctl/gc"
@@ -29,7 +30,7 @@ func root() *cobra.Command {
 	}
 	var cluster kubeconfig.Flags
 	for _, sub := range []*cobra.Command{
-		status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster), pool.Command(cluster.Connect),
+		status.Command(cluster.Connect), explain.Command(&cluster), doctor.Command(&cluster), bgp.Command(cluster.Connect), pool.Command(cluster.Connect),
 		gc.Command(cluster.Connect), migrate.Command(&cluster), page.Command(&cluster),
 	} {
 		cluster.AddFlags(sub.PersistentFlags())

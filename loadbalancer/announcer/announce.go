@@ -19,22 +19,31 @@ const (
 )
 
 // Judge says whether self announces an address, by the rules that say who may hold
-// one: excluded nodes never do, reluctant ones only if no other node may. peers are
-// sorted by name. Whether self was doubted by others does not matter.
+// one: excluded nodes never do, reluctant ones only if no other node may, and those
+// that come and go only beside others that do the same. peers are sorted by name.
+// Whether self was doubted by others does not matter.
 func Judge(peers []Peer, self string, s Subject) Verdict {
 	v := View{Self: self, Peers: peers}
 	me, known := v.peer(self)
-	switch {
-	case !known || !s.Wanted || !eligible(me, &s):
+	if !known || !s.Wanted || !eligible(me, &s) {
 		return Silent
-	case !me.Reluctant:
-		return Announces
 	}
-	better := func(p Peer) bool { return p.Name != self && !p.Reluctant && !p.Doubted && eligible(p, &s) }
+	better := func(p Peer) bool { return choice(p) < choice(me) && !p.Doubted && eligible(p, &s) }
 	if slices.ContainsFunc(peers, better) {
 		return Withdraws
 	}
 	return Announces
+}
+
+// choice ranks the nodes that may announce an address: the least ones do.
+func choice(p Peer) int {
+	switch {
+	case p.Reluctant:
+		return 2
+	case p.Damped:
+		return 1
+	}
+	return 0
 }
 
 // First is the one of the nodes to which rendezvous hashing gives the address; "" of none.

@@ -6,6 +6,7 @@ func TestJudge(t *testing.T) {
 	live := func(p Peer) Peer { p.Live = true; return p }
 	a, b := live(Peer{Name: "a"}), live(Peer{Name: "b"})
 	reluctant := live(Peer{Name: "a", Reluctant: true})
+	damped := live(Peer{Name: "a", Damped: true})
 	wanted := Subject{Wanted: true}
 	for name, c := range map[string]struct {
 		peers []Peer
@@ -27,6 +28,12 @@ func TestJudge(t *testing.T) {
 		"drained, the other is excluded":   {[]Peer{reluctant, live(Peer{Name: "b", Excluded: true})}, wanted, Announces},
 		"drained, with the only endpoint":  {[]Peer{reluctant, b}, Subject{Wanted: true, Local: true, Endpoints: []string{"a"}}, Announces},
 		"drained, and without an endpoint": {[]Peer{reluctant, b}, Subject{Wanted: true, Local: true, Endpoints: []string{"b"}}, Silent},
+		"comes and goes, others do not":    {[]Peer{damped, b}, wanted, Withdraws},
+		"comes and goes, as others do":     {[]Peer{damped, live(Peer{Name: "b", Damped: true})}, wanted, Announces},
+		"comes and goes, others drained":   {[]Peer{damped, live(Peer{Name: "b", Reluctant: true})}, wanted, Announces},
+		"drained, the other comes, goes":   {[]Peer{reluctant, live(Peer{Name: "b", Damped: true})}, wanted, Withdraws},
+		"another one comes and goes":       {[]Peer{a, live(Peer{Name: "b", Damped: true})}, wanted, Announces},
+		"comes and goes, has the endpoint": {[]Peer{damped, b}, Subject{Wanted: true, Local: true, Endpoints: []string{"a"}}, Announces},
 		"in doubt itself":                  {[]Peer{live(Peer{Name: "a", Doubted: true}), b}, wanted, Announces},
 	} {
 		if got := Judge(c.peers, "a", c.s); got != c.want {

@@ -38,7 +38,7 @@ func TestBFD(t *testing.T) {
 	link(false)
 	// Without BFD it would take the hold time, 90 s, which is more than the patience.
 	eventually(t, "this side knows", func() string {
-		if s := n.session(); s.Up() || !strings.Contains(s.LastError, "session") {
+		if s := n.session(); s.Up() || !strings.Contains(s.LastError, "BFD heard nothing") || s.Reason != FaultBFD {
 			return fmt.Sprintf("%+v", s)
 		}
 		return ""

@@ -11,6 +11,7 @@ import (
 
 const birdConfig = `
 router id 10.79.0.1;
+log stderr all;
 protocol device {}
 protocol bfd { interface "eth0" { min rx interval 300 ms; min tx interval 300 ms; multiplier 5; }; }
 template bgp nodes {

@@ -25,7 +25,7 @@ func peerConfig(p Peer, restarting bool) *api.Peer {
 		Conf: &api.PeerConf{
 			NeighborAddress: p.Address.String(), PeerAsn: p.ASN, LocalAsn: p.LocalASN, AuthPassword: p.Password, Description: p.Name,
 		},
-		Transport: &api.Transport{RemotePort: uint32(p.Port)},
+		Transport: &api.Transport{RemotePort: uint32(p.Port), BindInterface: p.VRF},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: seconds(p.HoldTime), KeepaliveInterval: seconds(p.KeepaliveTime), ConnectRetry: seconds(p.ConnectRetryTime),
 			IdleHoldTimeAfterReset: seconds(resetHold),
@@ -40,12 +40,6 @@ func peerConfig(p Peer, restarting bool) *api.Peer {
 	if p.RestartTime > 0 {
 		c.GracefulRestart = &api.GracefulRestart{
 			Enabled: true, RestartTime: uint32(seconds(p.RestartTime)), DeferralTime: uint32(seconds(deferral)), LocalRestarting: restarting,
-		}
-	}
-	if p.BFDInterval > 0 {
-		c.Bfd = &api.BfdPeerConfig{
-			Enabled: true, DesiredMinimumTxInterval: uint32(p.BFDInterval.Microseconds()),
-			RequiredMinimumReceive: uint32(p.BFDInterval.Microseconds()), DetectionMultiplier: uint32(p.BFDMultiplier),
 		}
 	}
 	for _, f := range families(p) {

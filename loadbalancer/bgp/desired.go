@@ -31,7 +31,9 @@ type Global struct {
 // Peer is a router to announce to.
 type Peer struct {
 	// Name by which routes and sessions refer to the peer.
-	Name     string
+	Name string
+	// Address with a zone is link-local: then routes of both families have this node's
+	// link-local address as next hop.
 	Address  netip.Addr
 	Port     uint16
 	ASN      uint32
@@ -39,6 +41,10 @@ type Peer struct {
 	Password string // empty: none
 	// Source is this node's end of the session. Invalid: the kernel chooses.
 	Source netip.Addr
+	// VRF is the device through which the peer is reached. Empty: none.
+	VRF string
+	// Far: the peer is on no network of this node.
+	Far bool
 	// Multihop is the TTL towards an external peer. 0: it is on the same network.
 	Multihop uint8
 	// Whole seconds, 3 s and more for HoldTime.

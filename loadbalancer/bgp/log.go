@@ -19,13 +19,14 @@ const (
 // handler passes the library's log on, and picks out of it why a connection could
 // not be made, which the library says nowhere else.
 type handler struct {
-	next  slog.Handler
-	watch *watch
-	peer  netip.Addr // of the logger of a peer
+	next    slog.Handler
+	watch   *watch
+	metrics *Metrics
+	peer    netip.Addr // of the logger of a peer
 }
 
-func newLogger(logger klog.Logger, w *watch) *slog.Logger {
-	return slog.New(&handler{next: logr.ToSlogHandler(logger.WithName("gobgp")), watch: w})
+func newLogger(logger klog.Logger, w *watch, m *Metrics) *slog.Logger {
+	return slog.New(&handler{next: logr.ToSlogHandler(logger.WithName("gobgp")), watch: w, metrics: m})
 }
 
 // What the library says, and nowhere but in its log, when a session cannot be
@@ -35,17 +36,24 @@ const (
 	sentNotification = "sent notification"
 )
 
+// unknownPeer is what the library says of a connection from an address that is no
+// peer's, which it closes.
+const unknownPeer = "Can't find configuration for a new passive connection"
+
 // notRunning is what the library says of an end that was asked for twice, which
 // running.stop has to.
 const notRunning = "failed to stop BGP server"
 
 func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
-	return h.peer.IsValid() || h.next.Enabled(ctx, quiet(level))
+	return h.peer.IsValid() || level >= slog.LevelInfo || h.next.Enabled(ctx, quiet(level))
 }
 
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if h.peer.IsValid() && (r.Message == failedToConnect || r.Message == sentNotification) {
 		h.note(r)
+	}
+	if r.Message == unknownPeer {
+		h.metrics.refusedConnections.Inc()
 	}
 	r.Level = quiet(r.Level)
 	if r.Message == notRunning || !h.next.Enabled(ctx, r.Level) {
@@ -69,10 +77,10 @@ func (h *handler) note(r slog.Record) {
 		return true
 	})
 	if r.Message == failedToConnect {
-		h.watch.failed(h.peer, func(p *watched) string { return p.unreachable(text) })
+		h.watch.failed(h.peer, func(p *watched) cause { return p.unreachable(text) })
 		return
 	}
-	h.watch.failed(h.peer, func(p *watched) string { return p.refused(uint8(code), uint8(subcode)) })
+	h.watch.failed(h.peer, func(p *watched) cause { return p.refused(uint8(code), uint8(subcode)) })
 }
 
 // quiet is the level at which the program logs what the library logs at level.

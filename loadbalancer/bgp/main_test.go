@@ -31,6 +31,8 @@ const (
 // sockets where the process is.
 func TestMain(m *testing.M) {
 	switch {
+	case os.Getenv(crashing) != "":
+		os.Exit(speakUntilKilled())
 	case os.Geteuid() != 0: // what needs namespaces says so
 	case os.Getenv(inside) == "":
 		os.Exit(reexec())
@@ -160,6 +162,11 @@ func eventually(t *testing.T, what string, ok func() string) {
 // place is where a router of a test runs.
 func place(t *testing.T) bgprouter.Options {
 	t.Helper()
+	return placeIn(t, routerNS)
+}
+
+func placeIn(t *testing.T, host proc.Host) bgprouter.Options {
+	t.Helper()
 	needRoot(t)
 	dir, err := os.MkdirTemp("", "onelb-bgp-")
 	must(t, err)
@@ -175,7 +182,7 @@ func place(t *testing.T) bgprouter.Options {
 		spawner.Close()
 		must(t, os.RemoveAll(dir))
 	})
-	return bgprouter.Options{Spawner: spawner, Host: routerNS, Name: "router", Dir: dir}
+	return bgprouter.Options{Spawner: spawner, Host: host, Name: "router", Dir: dir}
 }
 
 // frr is a router in AS 64512 that knows the nodes, in AS 65001, over IPv4. extra
@@ -214,6 +221,7 @@ func frrConfig(nodes []netip.Addr, extra ...string) []string {
 type node struct {
 	t       *testing.T
 	speaker *Speaker
+	metrics *Metrics
 	stop    func()
 	desired Desired
 }
@@ -234,7 +242,7 @@ func (n *node) start(t *testing.T, restarting bool) *node {
 	needRoot(t)
 	m, err := NewMetrics(prometheus.NewRegistry())
 	must(t, err)
-	n.t = t
+	n.t, n.metrics = t, m
 	n.speaker, err = New(Options{Restarting: restarting, Metrics: m})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

@@ -6,6 +6,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct {
 	up, announced, received, bfd *prometheus.GaugeVec
 	breaks                       *prometheus.CounterVec
+	refusedConnections           prometheus.Counter
+	refusedPackets               prometheus.Counter
 	broken                       map[string]int // as counted in breaks; belongs to the Speaker
 }
 
@@ -21,9 +23,13 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		bfd:       gauge("onelb_node_bgp_bfd_up", "1 while the BFD session with the peer is up, else 0; only peers with BFD."),
 		breaks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "onelb_node_bgp_session_breaks_total", Help: "How often the BGP session with the peer broke."}, []string{"peer"}),
+		refusedConnections: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "onelb_node_bgp_refused_connections_total", Help: "Connections to the BGP port from addresses that are no peer's. They were closed."}),
+		refusedPackets: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "onelb_node_bgp_bfd_refused_packets_total", Help: "Packets to the BFD port that were ignored: malformed, of an unknown sender or session, or come over a router."}),
 		broken: map[string]int{},
 	}
-	for _, c := range []prometheus.Collector{m.up, m.announced, m.received, m.bfd, m.breaks} {
+	for _, c := range []prometheus.Collector{m.up, m.announced, m.received, m.bfd, m.breaks, m.refusedConnections, m.refusedPackets} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

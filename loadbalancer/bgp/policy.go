@@ -42,8 +42,9 @@ func (g groups) of(peers []string) uint32 {
 // rules is what the export policy depends on.
 type rules struct {
 	// own are the addresses of the peers, by family: on routes of the session's
-	// family the next hop is this end of the session.
-	own [2][]string
+	// family the next hop is this end of the session. To link-local peers, which come
+	// last, it is on all routes.
+	own [3][]string
 	// barred are the addresses of the peers that do not get the routes of a group.
 	barred map[uint32][]string
 }
@@ -52,7 +53,10 @@ func rulesFor(peers []Peer, g groups) rules {
 	r := rules{barred: map[uint32][]string{}}
 	for _, p := range peers {
 		f := 0
-		if p.Address.Is6() {
+		switch {
+		case p.Address.Zone() != "":
+			f = 2
+		case p.Address.Is6():
 			f = 1
 		}
 		cidr := netip.PrefixFrom(p.Address, p.Address.BitLen()).String()
@@ -63,7 +67,7 @@ func rulesFor(peers []Peer, g groups) rules {
 			}
 		}
 	}
-	for _, list := range append([][]string{r.own[0], r.own[1]}, values(r.barred)...) {
+	for _, list := range append(r.own[:], values(r.barred)...) {
 		slices.Sort(list)
 	}
 	return r
@@ -97,7 +101,7 @@ func (r rules) request() *api.SetPoliciesRequest {
 			Actions: &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT},
 		})
 	}
-	for f, family := range []*api.Family{ipv4, ipv6} {
+	for f, families := range [][]*api.Family{{ipv4}, {ipv6}, {ipv4, ipv6}} {
 		if len(r.own[f]) == 0 {
 			continue
 		}
@@ -106,7 +110,7 @@ func (r rules) request() *api.SetPoliciesRequest {
 		policy.Statements = append(policy.Statements, &api.Statement{
 			Name: name,
 			Conditions: &api.Conditions{
-				NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name}, AfiSafiIn: []*api.Family{family},
+				NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name}, AfiSafiIn: families,
 			},
 			Actions: &api.Actions{Nexthop: &api.NexthopAction{Self: true}},
 		})

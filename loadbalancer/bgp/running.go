@@ -11,6 +11,8 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/server"
 	"k8s.io/klog/v2"
+
+	"github.com/onelb/onelb/loadbalancer/bgp/bfd"
 )
 
 // batch is how many routes are handed over at once: sessions are not served
@@ -20,7 +22,9 @@ const batch = 500
 // running is a server of GoBGP and what it was told.
 type running struct {
 	server *server.BgpServer
-	end    context.CancelFunc // of the watch
+	bfd    *bfd.Server
+	ended  chan struct{}      // closed when BFD has ended
+	end    context.CancelFunc // of the watch and of BFD
 	global Global
 	peers  map[string]Peer // by name, as they were accepted
 	routes map[netip.Prefix]*Attributes
@@ -29,14 +33,22 @@ type running struct {
 }
 
 // start starts a server without peers.
-func start(ctx context.Context, g Global, w *watch, logger klog.Logger) (*running, error) {
+func start(ctx context.Context, g Global, restarting bool, w *watch, m *Metrics, logger klog.Logger) (*running, error) {
 	r := &running{
-		server: server.NewBgpServer(server.LoggerOption(newLogger(logger, w), nil)),
+		server: server.NewBgpServer(server.LoggerOption(newLogger(logger, w, m), nil)), ended: make(chan struct{}),
 		global: g, peers: map[string]Peer{}, routes: map[netip.Prefix]*Attributes{}, groups: groups{},
 	}
+	r.bfd = bfd.New(bfd.Options{
+		Lost:    func(peer netip.Addr, why string) { r.reset(peer, why, w) },
+		Refused: m.refusedPackets.Inc, Restarting: restarting, Changed: func() { w.observe(r.bfd.Sessions) },
+	})
 	go r.server.Serve()
 	watching, end := context.WithCancel(ctx)
 	r.end = end
+	go func() {
+		defer close(r.ended)
+		_ = r.bfd.Run(watching) // it has no errors
+	}()
 	err := r.server.StartBgp(ctx, &api.StartBgpRequest{Global: globalConfig(g)})
 	if err == nil {
 		err = r.server.WatchEvent(watching, server.WatchEventMessageCallbacks{OnPeerUpdate: w.event}, server.WatchPeer())
@@ -64,10 +76,15 @@ func globalConfig(g Global) *api.Global {
 // stop ends the server. graceful: peers that agreed on graceful restart hear no
 // word, and keep the routes.
 func (r *running) stop(ctx context.Context, graceful bool) {
+	// The peers' BFD must not take for a failure what follows.
+	if !graceful {
+		r.bfd.Set(nil)
+	}
+	r.end()
+	<-r.ended
 	// The only error is that it does not run.
 	_ = r.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: graceful})
-	r.server.Stop() // ends BFD, which StopBgp does not
-	r.end()
+	r.server.Stop() // ends the library's own BFD, which StopBgp does not
 }
 
 // apply brings the server in line with what is desired. It does all it can, and
@@ -89,6 +106,7 @@ func (r *running) apply(ctx context.Context, d *Desired, restarting bool) error 
 	for _, p := range d.Peers {
 		errs = append(errs, r.setPeer(ctx, p, restarting))
 	}
+	r.watchPeers()
 	return errors.Join(errs...)
 }
 
@@ -164,23 +182,26 @@ func (r *running) setPeer(ctx context.Context, p Peer, restarting bool) error {
 	return nil
 }
 
-// reviveBFD begins BFD anew with the peers, which leaves their sessions alone.
-func (r *running) reviveBFD(ctx context.Context, stuck []netip.Addr) error {
-	var errs []error
+// watchPeers has BFD watch the peers that want it.
+func (r *running) watchPeers() {
+	var all []bfd.Peer
 	for _, p := range r.followed() {
-		if !slices.Contains(stuck, p.Address) {
-			continue
-		}
-		without := p
-		without.BFDInterval = 0
-		for _, c := range []Peer{without, p} {
-			if _, err := r.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: peerConfig(c, false)}); err != nil {
-				errs = append(errs, fmt.Errorf("begin BFD anew with peer %s: %w", p.Name, err))
-			}
+		if p.BFDInterval > 0 {
+			all = append(all, bfd.Peer{Address: p.Address, Source: p.Source, Interval: p.BFDInterval, Multiplier: p.BFDMultiplier, Hold: p.RestartTime})
 		}
 	}
-	return errors.Join(errs...)
+	r.bfd.Set(all)
 }
+
+// reset ends the session with a peer that is gone.
+func (r *running) reset(peer netip.Addr, why string, w *watch) {
+	w.failed(peer, func(*watched) cause { return cause{FaultBFD, why} })
+	// The only error is that there is no such session any more.
+	_ = r.server.ResetPeer(context.Background(), &api.ResetPeerRequest{Address: peer.String(), Communication: bfdDown})
+}
+
+// bfdDown is what a peer is told that is there after all.
+const bfdDown = "BFD down"
 
 // setRoutes withdraws and announces what differs.
 func (r *running) setRoutes(want []Route) error {

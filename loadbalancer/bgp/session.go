@@ -3,16 +3,16 @@ package bgp
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/onelb/onelb/loadbalancer/bgp/bfd"
 )
 
 // Session is how it stands with one peer.
@@ -31,8 +31,16 @@ type Session struct {
 	Restart bool
 	// BFD is Up, Down, Init or AdminDown; empty: it is not used.
 	BFD string
+	// BFDProblem is why BFD cannot work; empty: it can, or is not used.
+	BFDProblem string
 	// LastError is why there is no session; empty while there is one.
 	LastError string
+	// Reason is the kind of LastError.
+	Reason Fault
+	// IPv4 and IPv6: the peer takes routes of the family.
+	IPv4, IPv6 bool
+	// HoldTime is what was agreed on; zero without session.
+	HoldTime time.Duration
 	// Problem is why the peer cannot be followed as it is wanted.
 	Problem string
 	// Breaks counts how often the session broke.
@@ -41,6 +49,29 @@ type Session struct {
 
 // StateEstablished is the State of a session that is up.
 const StateEstablished = "Established"
+
+// Fault is the kind of what keeps a session from being there.
+type Fault string
+
+// The faults.
+const (
+	FaultPeerASN   Fault = "PeerASN"   // the peer is in another autonomous system than wanted
+	FaultLocalASN  Fault = "LocalASN"  // the peer wants this node in another one
+	FaultSilent    Fault = "Silent"    // no answer to the attempt to connect
+	FaultTooFar    Fault = "TooFar"    // the same, and the peer is more than one hop away
+	FaultRefused   Fault = "Refused"   // no connection
+	FaultHoldTime  Fault = "HoldTime"  // no word for the hold time
+	FaultBFD       Fault = "BFD"       // BFD found the peer gone
+	FaultPeerEnded Fault = "PeerEnded" // the peer said so
+	FaultNodeEnded Fault = "NodeEnded" // this node said so
+	FaultBroken    Fault = "Broken"    // the connection broke
+)
+
+// cause is why there is no session, in the operator's words.
+type cause struct {
+	reason Fault
+	text   string
+}
 
 // Up reports whether there is a session.
 func (s Session) Up() bool { return s.State == StateEstablished }
@@ -61,10 +92,9 @@ type watch struct {
 type watched struct {
 	Session
 	asn, localASN uint32
-	password      bool
-	speaks        [2]bool
-	for4, for6    int       // routes that the peer is to have
-	halfway       time.Time // since when BFD is in state Init; zero: it is not
+	password, far bool
+	multihop      uint8
+	for4, for6    int // routes that the peer is to have
 }
 
 func newWatch(changed func()) *watch {
@@ -104,6 +134,7 @@ func (w *watch) settle(d *Desired, failure error) {
 			continue
 		}
 		known.asn, known.localASN, known.password = p.ASN, cmp.Or(p.LocalASN, d.Global.ASN), p.Password != ""
+		known.far, known.multihop = p.Far && p.ASN != known.localASN, p.Multihop
 		known.for4, known.for6 = 0, 0
 		for _, r := range d.Routes {
 			switch {
@@ -146,15 +177,15 @@ func (w *watch) list() []Session {
 		known := p.Session
 		known.Peer, known.Problem = s.Peer, s.Problem
 		if known.Up() {
-			if p.speaks[0] {
+			if p.IPv4 {
 				known.Announced += p.for4
 			}
-			if p.speaks[1] {
+			if p.IPv6 {
 				known.Announced += p.for6
 			}
-			known.LastError = ""
+			known.LastError, known.Reason = "", ""
 		} else {
-			known.Received, known.Restart = 0, false
+			known.Received, known.Restart, known.IPv4, known.IPv6, known.HoldTime = 0, false, false, false, 0
 		}
 		out = append(out, known)
 	}
@@ -181,30 +212,33 @@ func (w *watch) event(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	p.State = stateName(e.Peer.State.SessionState)
 	switch {
 	case p.Up() && !was:
-		p.Since = at
-		p.speaks, p.Restart = capabilities(e.Peer.State.RemoteCap)
+		p.Since, p.Reason, p.LastError = at, "", ""
+		p.IPv4, p.IPv6, p.Restart = capabilities(e.Peer.State.RemoteCap)
 	case !p.Up() && was:
 		p.Since = at
 		p.Breaks++
 	}
-	if why := p.explain(e.Peer.State); why != "" {
-		p.LastError = why
-	}
+	p.because(p.explain(e.Peer.State))
 	w.mu.Unlock()
 	w.tell()
 }
 
-// failed takes in why a session could not be begun; empty: that says nothing.
-func (w *watch) failed(a netip.Addr, why func(*watched) string) {
-	w.mu.Lock()
-	text := ""
-	if p, known := w.peers[a]; known {
-		if text = why(p); text != "" {
-			p.LastError = text
-		}
+// because notes a cause, if it says anything.
+func (w *watched) because(c cause) bool {
+	if c.text == "" {
+		return false
 	}
+	w.Reason, w.LastError = c.reason, c.text
+	return true
+}
+
+// failed takes in why a session could not be begun.
+func (w *watch) failed(a netip.Addr, why func(*watched) cause) {
+	w.mu.Lock()
+	p, known := w.peers[a]
+	news := known && p.because(why(p))
 	w.mu.Unlock()
-	if text != "" {
+	if news {
 		w.tell()
 	}
 }
@@ -219,39 +253,27 @@ func (w *watch) refresh(ctx context.Context, r *running) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		p := w.peer(a)
-		p.Received, p.BFD = 0, ""
+		p.Received, p.HoldTime = 0, time.Duration(n.GetTimers().GetState().GetNegotiatedHoldTime())*time.Second
 		for _, f := range n.AfiSafis {
 			p.Received += int(f.GetState().GetReceived())
 		}
-		if n.GetBfd().GetEnabled() {
-			p.BFD = bfdName(n.GetState().GetBfdState().GetSessionState())
-		}
-		switch {
-		case p.BFD != "Init" || !p.Up():
-			p.halfway = time.Time{}
-		case p.halfway.IsZero():
-			p.halfway = time.Now()
-		}
 	})
-	w.tell()
+	w.observe(r.bfd.Sessions)
 }
 
-// stuckTime is far more than BFD needs to get from Init to Up.
-const stuckTime = 4 * time.Second
-
-// stuck are the addresses of peers whose BFD does not get on. The library binds the
-// peer's discriminator once: when the peer begins its BFD session anew in between, as
-// FRR does when the BGP session comes up, neither side understands the other again.
-func (w *watch) stuck() (out []netip.Addr) {
+// observe takes in how it stands with BFD; sessions is called in the order of the changes.
+func (w *watch) observe(sessions func() []bfd.Status) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for a, p := range w.peers {
-		if !p.halfway.IsZero() && time.Since(p.halfway) > stuckTime {
-			out = append(out, a)
-			p.halfway = time.Time{}
+	for _, p := range w.peers {
+		p.BFD, p.BFDProblem = "", ""
+	}
+	for _, b := range sessions() {
+		if p, known := w.peers[b.Address]; known {
+			p.BFD, p.BFDProblem = b.State.String(), b.Problem
 		}
 	}
-	return out
+	w.mu.Unlock()
+	w.tell()
 }
 
 func stateName(s bgp.FSMState) string {
@@ -260,92 +282,4 @@ func stateName(s bgp.FSMState) string {
 		return names[0]
 	}
 	return names[s]
-}
-
-func bfdName(s api.BfdSessionState) string {
-	switch s {
-	case api.BfdSessionState_BFD_SESSION_STATE_UP:
-		return "Up"
-	case api.BfdSessionState_BFD_SESSION_STATE_INIT:
-		return "Init"
-	case api.BfdSessionState_BFD_SESSION_STATE_ADMIN_DOWN:
-		return "AdminDown"
-	case api.BfdSessionState_BFD_SESSION_STATE_DOWN, api.BfdSessionState_BFD_SESSION_STATE_UNSPECIFIED:
-	}
-	return "Down"
-}
-
-// capabilities are the families that the peer takes, and whether it keeps routes.
-func capabilities(all []bgp.ParameterCapabilityInterface) (speaks [2]bool, restart bool) {
-	multi := false
-	for _, c := range all {
-		switch c := c.(type) {
-		case *bgp.CapMultiProtocol:
-			multi = true
-			speaks[0] = speaks[0] || c.CapValue == bgp.RF_IPv4_UC
-			speaks[1] = speaks[1] || c.CapValue == bgp.RF_IPv6_UC
-		case *bgp.CapGracefulRestart:
-			restart = true
-		}
-	}
-	if !multi {
-		speaks[0] = true // RFC 4760: without the capability, IPv4 it is
-	}
-	return speaks, restart
-}
-
-// explain says why there is no session, in the operator's words; empty: nothing
-// new is known.
-func (w *watched) explain(s apiutil.PeerState) string {
-	text := s.DisconnectMessage
-	switch s.DisconnectReason { //nolint:exhaustive // the others say nothing to an operator, or are said by the text
-	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
-		return w.badPeerAS()
-	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED, api.PeerState_DISCONNECT_REASON_HARD_RESET:
-		if strings.Contains(strings.ToLower(text), "bad peer as") {
-			return w.badLocalAS()
-		}
-		return "the peer ended the session: " + text
-	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT:
-		return "this node ended the session: " + text
-	case api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
-		return "the peer was silent for the hold time"
-	case api.PeerState_DISCONNECT_REASON_READ_FAILED, api.PeerState_DISCONNECT_REASON_WRITE_FAILED,
-		api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART:
-		return "the connection broke"
-	case api.PeerState_DISCONNECT_REASON_INVALID_MSG:
-		return w.badLocalAS() // a refusal in place of the word that begins the session
-	}
-	return ""
-}
-
-func (w *watched) badPeerAS() string {
-	return fmt.Sprintf("the peer is in another autonomous system than AS %d: correct spec.asn of the BGPPeer, or the router", w.asn)
-}
-
-func (w *watched) badLocalAS() string {
-	return fmt.Sprintf("the peer refuses this node, most likely because it expects another autonomous system than AS %d: correct the ASN of the BGPConfiguration or spec.localASN of the BGPPeer, or the router", w.localASN)
-}
-
-// refused explains what this node said to end a session that was being begun.
-func (w *watched) refused(code, subcode uint8) string {
-	switch {
-	case code == bgp.BGP_ERROR_OPEN_MESSAGE_ERROR && subcode == bgp.BGP_ERROR_SUB_BAD_PEER_AS:
-		return w.badPeerAS()
-	case code == bgp.BGP_ERROR_FSM_ERROR:
-		return w.badLocalAS() // as above, while the library waits for the peer's OPEN
-	case code == bgp.BGP_ERROR_CEASE, code == bgp.BGP_ERROR_HOLD_TIMER_EXPIRED:
-		return "" // of a session that was up: the event tells
-	}
-	return "this node refused the session: " + bgp.NewNotificationErrorCode(code, subcode).String()
-}
-
-func (w *watched) unreachable(why string) string {
-	if strings.Contains(why, "timeout") && w.password {
-		return "the peer does not answer: it cannot be reached, or its password is another one (" + why + ")"
-	}
-	if strings.Contains(why, "timeout") {
-		return "the peer does not answer: it cannot be reached, or it wants a password (" + why + ")"
-	}
-	return "no connection: " + why
 }

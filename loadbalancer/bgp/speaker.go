@@ -2,7 +2,6 @@ package bgp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -12,7 +11,7 @@ import (
 
 const (
 	retryInterval   = time.Second
-	refreshInterval = 5 * time.Second // of what is not told by events: counters, BFD
+	refreshInterval = 5 * time.Second // of what is not told by events: counters
 	// leaveTime is how long routes are marked as going before they are withdrawn:
 	// time for the peers' peers to find another way.
 	leaveTime = 2 * time.Second
@@ -126,7 +125,6 @@ func (s *Speaker) step(ctx context.Context) time.Duration {
 	s.watch.settle(d, err)
 	if s.running != nil {
 		s.watch.refresh(ctx, s.running)
-		err = errors.Join(err, s.running.reviveBFD(ctx, s.watch.stuck()))
 	}
 	s.o.Metrics.observe(s.Sessions())
 	if err != nil {
@@ -141,7 +139,7 @@ func (s *Speaker) follow(ctx context.Context, d *Desired) error {
 		if !begins(d) {
 			return nil
 		}
-		r, err := start(ctx, d.Global, s.watch, s.logger)
+		r, err := start(ctx, d.Global, s.restarting, s.watch, s.o.Metrics, s.logger)
 		if err != nil {
 			return err
 		}

@@ -62,6 +62,10 @@ type Inventory struct {
 	Time       time.Time
 	Pools      []v1alpha1.AddressPool
 	VirtualIPs []v1alpha1.VirtualIP
+	// BGPConfig is nil if it is not there or cannot be read.
+	BGPConfig *v1alpha1.BGPConfiguration
+	BGPPeers  []v1alpha1.BGPPeer
+	BGPNodes  []v1alpha1.BGPNode
 	// Services are those of type LoadBalancer.
 	Services   []corev1.Service
 	Namespaces []corev1.Namespace
@@ -99,6 +103,7 @@ func Read(ctx context.Context, c Clients) (*Inventory, error) {
 		what string
 		read func() error
 	}{
+		{"BGPConfigurations, BGPPeers and BGPNodes", func() error { return inv.readBGP(ctx, c.OneLB) }},
 		{"Services", func() error { return inv.readServices(ctx, c.Kube) }},
 		{"Namespaces", func() error { return inv.readNamespaces(ctx, c.Kube) }},
 		{"Nodes", func() error { return inv.readNodes(ctx, c.Kube) }},
@@ -145,6 +150,23 @@ func (inv *Inventory) readOurs(ctx context.Context, c client.Interface) error {
 	}
 	inv.Pools, inv.VirtualIPs = pools.Items, vips.Items
 	return nil
+}
+
+// readBGP reads what there is; an installation of an earlier version has no such kinds.
+func (inv *Inventory) readBGP(ctx context.Context, c client.Interface) error {
+	configs, err := c.BGPConfigurations().List(ctx, metav1.ListOptions{})
+	if err == nil && len(configs.Items) > 0 {
+		inv.BGPConfig = &configs.Items[0] // the API server takes one only
+	}
+	peers, err1 := c.BGPPeers().List(ctx, metav1.ListOptions{})
+	if err1 == nil {
+		inv.BGPPeers = peers.Items
+	}
+	nodes, err2 := c.BGPNodes().List(ctx, metav1.ListOptions{})
+	if err2 == nil {
+		inv.BGPNodes = nodes.Items
+	}
+	return errors.Join(known(err), known(err1), known(err2))
 }
 
 // pages calls list until it has given all.
@@ -250,6 +272,8 @@ func (inv *Inventory) sort() {
 	}
 	slices.SortFunc(inv.Pools, func(a, b v1alpha1.AddressPool) int { return byName(&a, &b) })
 	slices.SortFunc(inv.VirtualIPs, func(a, b v1alpha1.VirtualIP) int { return compareAddresses(&a, &b) })
+	slices.SortFunc(inv.BGPPeers, func(a, b v1alpha1.BGPPeer) int { return byName(&a, &b) })
+	slices.SortFunc(inv.BGPNodes, func(a, b v1alpha1.BGPNode) int { return byName(&a, &b) })
 	slices.SortFunc(inv.Services, func(a, b corev1.Service) int { return byName(&a, &b) })
 	slices.SortFunc(inv.Namespaces, func(a, b corev1.Namespace) int { return byName(&a, &b) })
 	slices.SortFunc(inv.Nodes, func(a, b corev1.Node) int { return byName(&a, &b) })

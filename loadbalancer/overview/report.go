@@ -100,6 +100,14 @@ type Agent struct {
 	// Behind: it runs another image than its DaemonSet asks for.
 	Behind    bool `json:"behind,omitempty"`
 	Addresses int  `json:"addresses"`
+	// BGP is how many of its BGP sessions stand; nil: it has no BGP peers.
+	BGP *Sessions `json:"bgp,omitempty"`
+}
+
+// Sessions counts BGP sessions.
+type Sessions struct {
+	Established int32 `json:"established"`
+	Peers       int32 `json:"peers"`
 }
 
 // Router is a virtual router as the addresses tell of it.
@@ -229,10 +237,16 @@ func agents(inv *inventory.Inventory) []Agent {
 			held[h.Name]++
 		}
 	}
+	sessions := map[string]*Sessions{}
+	for i := range inv.BGPNodes {
+		if st := inv.BGPNodes[i].Status; st.Peers > 0 {
+			sessions[inv.BGPNodes[i].Name] = &Sessions{Established: st.Established, Peers: st.Peers}
+		}
+	}
 	var out []Agent
 	for i := range inv.Nodes {
 		name := inv.Nodes[i].Name
-		a := Agent{Node: name, Addresses: held[name], State: "none"}
+		a := Agent{Node: name, Addresses: held[name], State: "none", BGP: sessions[name]}
 		if p := inv.AgentPod(name); p != nil {
 			a.Ready, a.State, a.Version, a.Behind = inventory.PodReady(p), string(p.Status.Phase), inventory.Version(inventory.Image(p.Spec)), inventory.Behind(p, inv.Agents)
 		} else if !inv.AgentsArePods() {

@@ -37,7 +37,7 @@ func (s State) Worse(b State) bool { return slices.Index(order, s) > slices.Inde
 
 // Hop is one stage of the way.
 type Hop struct {
-	// Kind: address, router, inner, holder, nodes, service or endpoints.
+	// Kind: address, router, inner, holder, announcers, nodes, service or endpoints.
 	Kind   string     `json:"kind"`
 	Name   string     `json:"name,omitempty"`
 	State  State      `json:"state"`
@@ -63,6 +63,8 @@ func Of(inv *inventory.Inventory, svc *corev1.Service, v *v1alpha1.VirtualIP) []
 	w := way{inv: inv, svc: svc, v: v}
 	w.add(w.address())
 	switch {
+	case v.Spec.Role == v1alpha1.RoleBGP:
+		w.add(w.announcers())
 	case v.Spec.Router == nil:
 		if v.Spec.HeldByNode() {
 			w.add(w.holder(v))

@@ -81,15 +81,20 @@ func (x *bgpLab) startRouter(ctx context.Context) (err error) {
 	if x.frr, err = x.FRR(context.WithoutCancel(ctx), router); err != nil {
 		return err
 	}
+	return errors.Join(x.frr.Configure(ctx, x.routerLines()...), router.Sysctl("net/ipv4/fib_multipath_hash_policy", "1"))
+}
+
+// routerLines are the router's configuration, which ends in that of BGP.
+func (x *bgpLab) routerLines() []string {
 	lines := []string{
 		fmt.Sprintf("router bgp %d", routerASN), "bgp router-id 10.20.0.1", "no bgp ebgp-requires-policy",
+		"address-family ipv4 unicast", "maximum-paths 64", "exit-address-family",
 		"neighbor nodes peer-group", fmt.Sprintf("neighbor nodes remote-as %d", nodesASN),
 	}
 	for _, n := range x.Nodes() {
 		lines = append(lines, fmt.Sprintf("neighbor %s peer-group nodes", n.Addrs(lab.Private)[0]))
 	}
-	lines = append(lines, "address-family ipv4 unicast", "maximum-paths 64", "exit-address-family")
-	return errors.Join(x.frr.Configure(ctx, lines...), router.Sysctl("net/ipv4/fib_multipath_hash_policy", "1"))
+	return lines
 }
 
 // uplink gives the internet its way to the network.
@@ -112,7 +117,7 @@ func (x *bgpLab) configure(ctx context.Context) error {
 		ObjectMeta: metav1.ObjectMeta{Name: "rack"},
 		Spec: v1alpha1.BGPPeerSpec{
 			Address: x.Router(1).Addrs(lab.Private)[0].String(), ASN: routerASN,
-			HoldTime: &metav1.Duration{Duration: bgpHold}, ConnectRetryTime: &metav1.Duration{Duration: 2 * time.Second},
+			HoldTime: &metav1.Duration{Duration: bgpHold}, ConnectRetryTime: &metav1.Duration{Duration: bgpConnectRetry},
 		},
 	}
 	config := &v1alpha1.BGPConfiguration{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.BGPConfigurationName}, Spec: v1alpha1.BGPConfigurationSpec{ASN: nodesASN}}

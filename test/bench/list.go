@@ -29,6 +29,7 @@ func measurements() []measurement {
 		{[]column{
 			{"bgp_spread", "worst node's share over the mean"}, {"bgp_restart", "ms"}, {"bgp_failover_hold", "ms"}, {"bgp_failover_bfd", "ms"},
 		}, 40 * time.Minute, measureBGP},
+		{[]column{{"bgp_converge_10000", "s"}, {"bgp_one_change", "ms"}, {"bgp_rss_10000", "MiB"}}, 20 * time.Minute, measureBGPScale},
 		{[]column{{"router_restart_broken_connections", "count"}}, 10 * time.Minute, measureRouterRestart},
 		{[]column{{"router_apply_10000", "ms"}, {"router_add_one", "ms"}, {"router_add_one_push", "ms"}, {"router_rss_10000x10", "MiB"}, {"router_edit_broken_connections", "count"}}, 15 * time.Minute, measureRouterApply},
 		{deathRows(), 40 * time.Minute, measureDeath},

@@ -36,7 +36,9 @@ type Cluster struct {
 	Nodes      []*corev1.Node
 	Pools      []*v1alpha1.AddressPool // main, edge
 	VirtualIPs []*v1alpha1.VirtualIP   // L2Address, Public
-	Services   []*corev1.Service       // default/web, default/shop
+	// BGP are BGPConfigurations, BGPPeers and BGPNodes; none in New, see WithBGP.
+	BGP        []runtime.Object
+	Services   []*corev1.Service // default/web, default/shop
 	Slices     []*discoveryv1.EndpointSlice
 	Namespaces []*corev1.Namespace
 	Manager    *appsv1.Deployment
@@ -136,7 +138,62 @@ func (c *Cluster) OneLB() *onelbfake.Clientset {
 	for _, v := range c.VirtualIPs {
 		objects = append(objects, v)
 	}
-	return onelbfake.New(objects...)
+	return onelbfake.New(append(objects, c.BGP...)...)
+}
+
+// The names of what WithBGP adds.
+const (
+	RoutedAddress = "192.0.2.7"
+	BGPPeerName   = "rack"
+)
+
+// WithBGP adds a pool with exposure BGP, a peer with which all nodes have a session, and
+// a Service default/api whose address they announce.
+func (c *Cluster) WithBGP() *Cluster {
+	c.Pools = append(c.Pools, pool("routed", v1alpha1.ExposureBGP))
+	s := Service("default", "api", RoutedAddress)
+	c.Services, c.Slices = append(c.Services, s), append(c.Slices, slice(s))
+	v := VirtualIP(RoutedAddress, "routed", s)
+	v.Spec.Role = v1alpha1.RoleBGP
+	c.VirtualIPs = append(c.VirtualIPs, v)
+	c.BGP = []runtime.Object{
+		&v1alpha1.BGPConfiguration{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.BGPConfigurationName}, Spec: v1alpha1.BGPConfigurationSpec{ASN: 65001}},
+		&v1alpha1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: BGPPeerName}, Spec: v1alpha1.BGPPeerSpec{
+			Address: "10.20.0.1", Port: 179, ASN: 64512, PasswordKey: "rack", BFD: &v1alpha1.BFDProfile{},
+		}},
+	}
+	for i, n := range c.Nodes {
+		since := metav1.NewTime(time.Now().Add(-time.Hour))
+		c.BGP = append(c.BGP, &v1alpha1.BGPNode{ObjectMeta: metav1.ObjectMeta{Name: n.Name}, Status: v1alpha1.BGPNodeStatus{
+			ASN: 65001, RouterID: fmt.Sprintf("10.20.0.1%d", i+1), Peers: 1, Established: 1, Routes: 1,
+			Sessions: []v1alpha1.BGPSession{{
+				Peer: BGPPeerName, Address: "10.20.0.1", State: v1alpha1.BGPEstablished, Since: &since, Announced: 1, GracefulRestart: true,
+				Families: []v1alpha1.BGPFamily{v1alpha1.BGPFamilyIPv4}, HoldTime: &metav1.Duration{Duration: 90 * time.Second}, BFD: "Up",
+			}},
+		}})
+		v.Status.Announcers = append(v.Status.Announcers, v1alpha1.Announcer{Node: n.Name, Peers: []string{BGPPeerName}})
+	}
+	return c
+}
+
+// Session is that of a node with the peer, to be changed.
+func (c *Cluster) Session(node string) *v1alpha1.BGPSession {
+	for _, o := range c.BGP {
+		if n, ok := o.(*v1alpha1.BGPNode); ok && n.Name == node {
+			return &n.Status.Sessions[0]
+		}
+	}
+	return nil
+}
+
+// Peer is the BGPPeer, to be changed.
+func (c *Cluster) Peer() *v1alpha1.BGPPeerSpec {
+	for _, o := range c.BGP {
+		if p, ok := o.(*v1alpha1.BGPPeer); ok {
+			return &p.Spec
+		}
+	}
+	return nil
 }
 
 // Service makes a Service of type LoadBalancer; without address it waits.

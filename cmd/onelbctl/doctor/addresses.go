@@ -81,7 +81,7 @@ func address(inv *inventory.Inventory, v *v1alpha1.VirtualIP) []Finding {
 
 // hops finds what is wrong on the way to the pods, but for what has findings of its own.
 func hops(inv *inventory.Inventory, v *v1alpha1.VirtualIP, about string, age time.Duration) []Finding {
-	checks := map[string]string{"router": "address-not-on-router", "inner": "address-without-inner", "holder": "address-without-holder", "nodes": "no-nodes", "endpoints": "no-endpoints", "service": "address-not-shown"}
+	checks := map[string]string{"router": "address-not-on-router", "inner": "address-without-inner", "holder": "address-without-holder", "announcers": "address-not-announced", "nodes": "no-nodes", "endpoints": "no-endpoints", "service": "address-not-shown"}
 	if age < youngAddress || v.Spec.Role == v1alpha1.RoleInner {
 		return nil // inner ones are hops of the public ones
 	}

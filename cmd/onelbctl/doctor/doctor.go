@@ -78,6 +78,7 @@ func checks() []check {
 		{name: "pools", look: pools, installed: true},
 		{name: "services", look: services, installed: true},
 		{name: "addresses", look: addresses, installed: true},
+		{name: "bgp", look: bgp, installed: true},
 		{name: "opennebula", look: openNebula, cloud: true},
 		{name: "routers", look: routers, cloud: true},
 		{name: "router-certificates", look: certificates, cloud: true},

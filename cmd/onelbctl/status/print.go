@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/onelb/onelb/cmd/onelbctl/term"
@@ -136,7 +137,7 @@ func (t printer) addresses(w io.Writer) error {
 		if a.Health == "" {
 			health = term.Cell{Text: strings.ToLower(a.Phase), Colour: term.Grey}
 		}
-		row := []term.Cell{term.Text(a.Address), term.Text(a.Pool), term.Text(services), term.Text(a.Holder), term.Text(a.Router), health}
+		row := []term.Cell{term.Text(a.Address), term.Text(a.Pool), term.Text(services), term.Text(holder(a)), term.Text(a.Router), health}
 		if t.wide {
 			since := ""
 			if a.Since != nil {
@@ -159,6 +160,18 @@ func (t printer) addresses(w io.Writer) error {
 	return nil
 }
 
+// holder is who answers for an address.
+func holder(a overview.Address) string {
+	switch n := len(a.Announcers); {
+	case n == 0:
+		return a.Holder
+	case n == 1:
+		return a.Announcers[0] + " (BGP)"
+	default:
+		return fmt.Sprintf("%d nodes (BGP)", n)
+	}
+}
+
 func (t printer) pending(w io.Writer) error {
 	var rows [][]term.Cell
 	for _, p := range t.r.Pending {
@@ -176,6 +189,11 @@ func (t printer) pending(w io.Writer) error {
 
 func (t printer) agents(w io.Writer) error {
 	var rows [][]term.Cell
+	columns := []string{"NODE", "READY", "VERSION", "ADDRESSES"}
+	speaks := slices.ContainsFunc(t.r.Agents, func(a overview.Agent) bool { return a.BGP != nil })
+	if speaks {
+		columns = append(columns, "BGP")
+	}
 	for _, a := range t.r.Agents {
 		ready := term.Cell{Text: "yes", Colour: term.Green}
 		if !a.Ready {
@@ -185,9 +203,25 @@ func (t printer) agents(w io.Writer) error {
 		if a.Behind {
 			version = term.Cell{Text: a.Version + " (behind)", Colour: term.Yellow}
 		}
-		rows = append(rows, []term.Cell{term.Text(a.Node), ready, version, {Text: fmt.Sprint(a.Addresses)}})
+		row := []term.Cell{term.Text(a.Node), ready, version, {Text: fmt.Sprint(a.Addresses)}}
+		if speaks {
+			row = append(row, sessions(a.BGP))
+		}
+		rows = append(rows, row)
 	}
-	return t.table(w, "Node agents", []string{"NODE", "READY", "VERSION", "ADDRESSES"}, rows)
+	return t.table(w, "Node agents", columns, rows)
+}
+
+// sessions are how many of the BGP sessions stand.
+func sessions(s *overview.Sessions) term.Cell {
+	if s == nil {
+		return term.Text("")
+	}
+	c := term.Cell{Text: fmt.Sprintf("%d of %d", s.Established, s.Peers), Colour: term.Green}
+	if s.Established < s.Peers {
+		c.Colour = term.Red
+	}
+	return c
 }
 
 func (t printer) routers(w io.Writer) error {

@@ -67,6 +67,21 @@ type surroundings struct {
 	passwords string
 	// addresses are those of this machine.
 	addresses func() ([]net.Addr, error)
+	// router is the one at the other end of an interface.
+	router func(device string) (netip.Addr, error)
+	// vrf reports what is wrong with a device that should be a VRF's.
+	vrf func(device string) error
+}
+
+// devicesOf are the interfaces at whose other end peers are, sorted.
+func devicesOf(n *network) (out []string) {
+	for _, p := range n.Peers {
+		if p.Spec.Interface != "" {
+			out = append(out, p.Spec.Interface)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // peersOf are the peers of this node. What is wrong with one is its Problem.
@@ -97,7 +112,7 @@ func (s surroundings) peer(n neighbor, g bgp.Global, before []bgp.Peer) bgp.Peer
 	if b := spec.BFD; b != nil {
 		p.BFDInterval, p.BFDMultiplier = duration(b.Interval, defaultBFDInterval), uint8(cmp.Or(b.Multiplier, defaultBFDMultiple))
 	}
-	err := errors.Join(s.address(&p, spec, before), s.source(&p, spec), s.password(&p, spec), families(&p, spec, g))
+	err := errors.Join(s.address(&p, spec, before), s.source(&p, spec), s.device(&p, spec), s.password(&p, spec), families(&p, spec, g))
 	if err != nil {
 		p.Problem = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
@@ -112,7 +127,11 @@ func duration(d *metav1.Duration, otherwise time.Duration) time.Duration {
 }
 
 func (s surroundings) address(p *bgp.Peer, spec v1alpha1.BGPPeerSpec, before []bgp.Peer) (err error) {
-	if p.Address, err = netip.ParseAddr(spec.Address); err != nil {
+	if spec.Interface != "" {
+		if p.Address, err = s.router(spec.Interface); err != nil {
+			return fmt.Errorf("spec.interface: %w", err)
+		}
+	} else if p.Address, err = netip.ParseAddr(spec.Address); err != nil {
 		return fmt.Errorf("spec.address: %w", err)
 	}
 	for _, b := range before {
@@ -123,23 +142,42 @@ func (s surroundings) address(p *bgp.Peer, spec v1alpha1.BGPPeerSpec, before []b
 	return nil
 }
 
+// source looks for the address among the machine's, and whether the peer is near.
 func (s surroundings) source(p *bgp.Peer, spec v1alpha1.BGPPeerSpec) (err error) {
-	if spec.SourceAddress == "" {
-		return nil
-	}
-	if p.Source, err = netip.ParseAddr(spec.SourceAddress); err != nil {
-		return fmt.Errorf("spec.sourceAddress: %w", err)
-	}
 	all, err := s.addresses()
 	if err != nil {
 		return fmt.Errorf("read the node's addresses: %w", err)
 	}
-	for _, a := range all {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap() == p.Source {
-			return nil
+	if spec.SourceAddress != "" {
+		if p.Source, err = netip.ParseAddr(spec.SourceAddress); err != nil {
+			return fmt.Errorf("spec.sourceAddress: %w", err)
 		}
 	}
-	return fmt.Errorf("spec.sourceAddress: this node has no address %s", p.Source)
+	own := !p.Source.IsValid()
+	p.Far = p.Address.Zone() == ""
+	for _, a := range all {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err != nil {
+			continue
+		}
+		own = own || prefix.Addr().Unmap() == p.Source
+		p.Far = p.Far && !prefix.Contains(p.Address)
+	}
+	if !own {
+		return fmt.Errorf("spec.sourceAddress: this node has no address %s", p.Source)
+	}
+	return nil
+}
+
+func (s surroundings) device(p *bgp.Peer, spec v1alpha1.BGPPeerSpec) error {
+	if spec.VRF == "" {
+		return nil
+	}
+	p.VRF = spec.VRF
+	if err := s.vrf(spec.VRF); err != nil {
+		return fmt.Errorf("spec.vrf: %w", err)
+	}
+	return nil
 }
 
 // password reads the key of the Secret, which may be changed or appear later.
@@ -169,13 +207,14 @@ func families(p *bgp.Peer, spec v1alpha1.BGPPeerSpec, g bgp.Global) error {
 	if p.Address.Is6() {
 		own = v1alpha1.BGPFamilyIPv6
 	}
+	unnumbered := spec.Interface != ""
 	if len(spec.Families) == 0 {
-		p.IPv4, p.IPv6 = own == v1alpha1.BGPFamilyIPv4, own == v1alpha1.BGPFamilyIPv6
+		p.IPv4, p.IPv6 = unnumbered || own == v1alpha1.BGPFamilyIPv4, unnumbered || own == v1alpha1.BGPFamilyIPv6
 		return nil
 	}
 	p.IPv4, p.IPv6 = slices.Contains(spec.Families, v1alpha1.BGPFamilyIPv4), slices.Contains(spec.Families, v1alpha1.BGPFamilyIPv6)
 	for i, f := range []v1alpha1.BGPFamily{v1alpha1.BGPFamilyIPv4, v1alpha1.BGPFamilyIPv6} {
-		if slices.Contains(spec.Families, f) && f != own && !g.NextHops[i].IsValid() {
+		if slices.Contains(spec.Families, f) && f != own && !unnumbered && !g.NextHops[i].IsValid() {
 			return fmt.Errorf("spec.families: this node has no InternalIP of family %s, which would be the next hop", f)
 		}
 	}

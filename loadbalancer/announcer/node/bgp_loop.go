@@ -2,17 +2,20 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
 	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/loadbalancer/announcer"
 	"github.com/onelb/onelb/loadbalancer/bgp"
+	"github.com/onelb/onelb/loadbalancer/bgp/unnumbered"
 )
 
 // bgpInterval is how often passwords and the machine's addresses are looked at.
@@ -27,6 +30,7 @@ type bgpLoop struct {
 	state   *store
 	speaker *bgp.Speaker
 	around  surroundings
+	finder  *unnumbered.Finder
 	status  *bgpStatus
 	writer  *announcers
 	wake    chan struct{}
@@ -45,8 +49,10 @@ func (a *Agent) newBGPLoop(src *source, state *store, peers func() []announcer.P
 	}
 	l := &bgpLoop{
 		node: a.o.NodeName, peers: peers, state: state, wake: make(chan struct{}, 1), announced: newAnnouncements(a.o.NodeName),
-		around: surroundings{passwords: a.o.BGPPasswordDir, addresses: a.interfaceAddrs}, status: newBGPStatus(a.o.NodeName, a.onelb.BGPNodes()),
+		status: newBGPStatus(a.o.NodeName, a.onelb.BGPNodes()),
 	}
+	l.finder = unnumbered.New(unnumbered.Options{Enter: a.o.Enter, Changed: l.nudge})
+	l.around = surroundings{passwords: a.o.BGPPasswordDir, addresses: a.interfaceAddrs, router: l.finder.Router, vrf: a.checkVRF}
 	if l.src, err = newBGPSource(src, a.onelb, a.o.NodeName, l.nudge); err != nil {
 		return nil, err
 	}
@@ -61,15 +67,35 @@ func (a *Agent) newBGPLoop(src *source, state *store, peers func() []announcer.P
 }
 
 func (a *Agent) interfaceAddrs() (all []net.Addr, err error) {
-	enter := a.o.Enter
-	if enter == nil {
-		enter = func(f func() error) error { return f() }
-	}
-	err = enter(func() (err error) {
+	err = a.enter(func() (err error) {
 		all, err = net.InterfaceAddrs()
 		return err
 	})
 	return all, err
+}
+
+// checkVRF says what is wrong with a device that should be a VRF's.
+func (a *Agent) checkVRF(device string) error {
+	return a.enter(func() error {
+		l, err := netlink.LinkByName(device)
+		switch {
+		case err != nil:
+			return fmt.Errorf("this node has no device %s", device)
+		case l.Type() != "vrf":
+			return fmt.Errorf("device %s is no VRF, but of type %s", device, l.Type())
+		case l.Attrs().Flags&net.FlagUp == 0:
+			return fmt.Errorf("VRF %s is down", device)
+		}
+		return nil
+	})
+}
+
+// enter runs f in the network namespace to work in.
+func (a *Agent) enter(f func() error) error {
+	if a.o.Enter == nil {
+		return f()
+	}
+	return a.o.Enter(f)
 }
 
 // nudge says that something has changed.
@@ -88,8 +114,8 @@ func (l *bgpLoop) Run(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		next, addresses := l.step(logger, late)
-		rest := restAfter(addresses)
-		timer.Reset(max(time.Until(next), rest))
+		rested := time.Now().Add(restAfter(addresses))
+		timer.Reset(max(time.Until(next), time.Until(rested)))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -97,7 +123,7 @@ func (l *bgpLoop) Run(ctx context.Context) error {
 			continue
 		case <-l.wake:
 		}
-		timer.Reset(max(rebuildInterval, rest))
+		timer.Reset(max(rebuildInterval, time.Until(rested)))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -120,6 +146,7 @@ func (l *bgpLoop) step(logger klog.Logger, late time.Time) (time.Time, int) {
 	var next time.Time
 	if n.Config != nil && len(n.Peers) > 0 {
 		d.Global = globalOf(n, l.node)
+		l.finder.Set(devicesOf(n))
 		d.Peers = l.around.peersOf(n, d.Global)
 		d.Routes, problems, next = l.announced.routes(n, nodes, now)
 	}

@@ -173,8 +173,20 @@ func statusOf(d *bgp.Desired, sessions []bgp.Session, problems []string) v1alpha
 	}
 	for _, x := range sessions {
 		out := v1alpha1.BGPSession{
-			Peer: x.Peer, Address: x.Address.String(), State: x.State, Announced: int32(x.Announced), Received: int32(x.Received),
-			GracefulRestart: x.Restart, BFD: x.BFD, LastError: x.LastError,
+			Peer: x.Peer, Address: addressOf(x), State: x.State, Announced: int32(x.Announced), Received: int32(x.Received),
+			GracefulRestart: x.Restart, BFD: x.BFD, LastError: x.LastError, Reason: string(x.Reason),
+		}
+		if x.IPv4 {
+			out.Families = append(out.Families, v1alpha1.BGPFamilyIPv4)
+		}
+		if x.IPv6 {
+			out.Families = append(out.Families, v1alpha1.BGPFamilyIPv6)
+		}
+		if x.HoldTime > 0 {
+			out.HoldTime = &metav1.Duration{Duration: x.HoldTime}
+		}
+		if x.BFDProblem != "" {
+			st.Problems = append(st.Problems, fmt.Sprintf("BGPPeer %s: %s", x.Peer, x.BFDProblem))
 		}
 		if !x.Since.IsZero() {
 			out.Since = &metav1.Time{Time: x.Since.UTC().Truncate(time.Second)}
@@ -188,6 +200,14 @@ func statusOf(d *bgp.Desired, sessions []bgp.Session, problems []string) v1alpha
 		st.Sessions = append(st.Sessions, out)
 	}
 	return st
+}
+
+// addressOf is the peer's address; empty while none is known.
+func addressOf(x bgp.Session) string {
+	if !x.Address.IsValid() {
+		return ""
+	}
+	return x.Address.String()
 }
 
 // tell makes events of what changed since the last time.
@@ -206,9 +226,9 @@ func (s *bgpStatus) tell(n *network, sessions []bgp.Session) {
 		peer := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "BGPPeer", Name: x.Peer, UID: types.UID(uid)}
 		switch {
 		case x.Up() && !s.up[uid]:
-			s.events.Eventf(peer, corev1.EventTypeNormal, ReasonBGPSessionUp, "Node %q has a session with %s and announces %d routes", s.node, x.Address, x.Announced)
+			s.events.Eventf(peer, corev1.EventTypeNormal, ReasonBGPSessionUp, "Node %q has a session with %s and announces %d routes", s.node, addressOf(x), x.Announced)
 		case !x.Up() && s.up[uid]:
-			s.events.Eventf(peer, corev1.EventTypeWarning, ReasonBGPSessionDown, "Node %q has no session with %s any more: %s", s.node, x.Address, x.LastError)
+			s.events.Eventf(peer, corev1.EventTypeWarning, ReasonBGPSessionDown, "Node %q has no session with %s any more: %s", s.node, addressOf(x), x.LastError)
 		}
 	}
 	s.up = now

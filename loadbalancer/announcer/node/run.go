@@ -199,6 +199,7 @@ func (a *Agent) run(ctx context.Context, table *addr.Table, src *source, state *
 	g.Go(func() error { return unmapStart(ctx) })
 	g.Go(func() error { return reporter.Run(ctx) })
 	g.Go(func() error { return speaking.src.Run(ctx) })
+	g.Go(func() error { return speaking.finder.Run(ctx) })
 	g.Go(func() error { return speaking.Run(ctx) })
 	g.Go(func() error { return speaking.speaker.Run(ctx) })
 	g.Go(func() error { return speaking.status.Run(ctx, events) })
@@ -234,11 +235,7 @@ func (a *Agent) introduce(group *member.Group, c *announcer.Cluster) {
 }
 
 func (a *Agent) listen(address string) (l net.Listener, err error) {
-	enter := a.o.Enter
-	if enter == nil {
-		enter = func(f func() error) error { return f() }
-	}
-	err = enter(func() (err error) {
+	err = a.enter(func() (err error) {
 		l, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
 		return err
 	})

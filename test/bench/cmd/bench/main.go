@@ -25,6 +25,11 @@ func main() {
 }
 
 func run() error {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if len(os.Args) > 1 && os.Args[1] == bench.SpeakersCommand {
+		return bench.Speakers(ctx, os.Args[2:])
+	}
 	// One dash, as the go command has it: `-run failover`.
 	for i, a := range os.Args {
 		if a == "-run" {
@@ -42,8 +47,6 @@ func run() error {
 			return fmt.Errorf("-run: %w", err)
 		}
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	rows, err := bench.Run(ctx, o)
 	return errors.Join(err, bench.Write(*out, rows))
 }

@@ -1,0 +1,87 @@
+package bfd
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestStrangersAreRefused: what is not the peer's own, from this network and of this
+// session, is counted and has no effect.
+func TestStrangersAreRefused(t *testing.T) {
+	var refused atomic.Int32
+	s := New(Options{Lost: func(netip.Addr, string) {}, Changed: func() {}, Refused: func() { refused.Add(1) }})
+	peer := netip.MustParseAddr("127.0.0.9")
+	s.Set([]Peer{{Address: peer, Interval: time.Second, Multiplier: 3}})
+	t.Cleanup(func() { s.Set(nil) })
+	s.step(time.Now()) // sends, and so has an address
+	mine, own := s.sessions[peer].mine, addrOf(s.sessions[peer].out.LocalAddr())
+	way := heard{peer, own, 255}
+	down := packet{state: Down, multiplier: 3, my: 5, tx: time.Second, rx: time.Second}
+	other := down
+	other.your = mine + 1
+	for name, f := range map[string]func(){
+		"garbage":              func() { s.take(way, []byte("who are you?")) },
+		"nothing":              func() { s.take(way, nil) },
+		"an unknown sender":    func() { s.take(heard{netip.MustParseAddr("127.0.0.10"), own, 255}, down.append(nil)) },
+		"from behind a router": func() { s.take(heard{peer, own, 254}, down.append(nil)) },
+		"another session":      func() { s.take(way, other.append(nil)) },
+		"to another address":   func() { s.take(heard{peer, netip.MustParseAddr("127.0.0.11"), 255}, down.append(nil)) },
+	} {
+		before := refused.Load()
+		f()
+		if refused.Load() != before+1 || s.Sessions()[0].State != Down {
+			t.Errorf("%s: counted %d, %+v", name, refused.Load()-before, s.Sessions())
+		}
+	}
+	s.take(way, down.append(nil))
+	if got := s.Sessions()[0]; got.State != Init || refused.Load() != 6 {
+		t.Errorf("the peer itself: %+v, counted %d", got, refused.Load())
+	}
+}
+
+// A loss is told once, and a process that stood still gives the peers time, once.
+func TestLossIsTold(t *testing.T) {
+	lost := make(chan string, 9)
+	s := New(Options{Lost: func(_ netip.Addr, why string) { lost <- why }, Changed: func() {}, Refused: func() {}})
+	peer := netip.MustParseAddr("127.0.0.9")
+	s.Set([]Peer{{Address: peer, Interval: 100 * time.Millisecond, Multiplier: 3}})
+	t.Cleanup(func() { s.Set(nil) })
+	r := s.sessions[peer]
+	now := time.Now()
+	for _, state := range []State{Down, Init} {
+		r.receive(packet{state: state, multiplier: 3, my: 5, your: r.mine, tx: 100 * time.Millisecond, rx: 100 * time.Millisecond}, now)
+	}
+	if r.state != Up {
+		t.Fatalf("%+v", r.session)
+	}
+	at := r.expires
+	s.awake(at, at.Add(2*stall))
+	if want := at.Add(2*stall + r.peer.Interval); r.expires != want {
+		t.Errorf("it expires at %v, want %v", r.expires, want)
+	}
+	at = r.expires
+	s.awake(at, at.Add(2*stall))
+	if r.expires != at {
+		t.Error("there was time twice")
+	}
+	s.step(at)
+	s.step(at.Add(time.Second))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); s.report(ctx) }()
+	if why := <-lost; why != "BFD heard nothing of the peer for 300ms" {
+		t.Error(why)
+	}
+	cancel()
+	<-done
+	if len(lost) > 0 {
+		t.Error("it was told twice")
+	}
+}
