@@ -41,7 +41,8 @@ func far(t *testing.T) *ns.Namespace {
 		if err := address("far", farRouter); err != nil {
 			return err
 		}
-		return netlink.RouteAdd(&netlink.Route{Gw: farHop.AsSlice()})
+		back := &net.IPNet{IP: net.IPv4(10, 79, 0, 0), Mask: net.CIDRMask(24, 32)}
+		return netlink.RouteAdd(&netlink.Route{Dst: back, Gw: farHop.AsSlice()})
 	}))
 	to := &net.IPNet{IP: net.IPv4(10, 80, 0, 0), Mask: net.CIDRMask(24, 32)}
 	way := &netlink.Route{Dst: to, Gw: router4.AsSlice()}
