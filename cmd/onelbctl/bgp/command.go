@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/onelb/onelb/loadbalancer/inventory"
 	"github.com/onelb/onelb/cmd/onelbctl/term"
+	"github.com/onelb/onelb/loadbalancer/inventory"
 )
 
 // Command is `onelbctl bgp`; connect is called when it runs.
