@@ -13,7 +13,7 @@ const birdConfig = `
 router id 10.79.0.1;
 log stderr all;
 protocol device {}
-protocol bfd { interface "eth0" { min rx interval 300 ms; min tx interval 300 ms; multiplier 5; }; }
+protocol bfd { interface "eth0" { min rx interval 500 ms; min tx interval 500 ms; multiplier 8; }; }
 template bgp nodes {
   local 10.79.0.1 as %[1]d;
   direct;

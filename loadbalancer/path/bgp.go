@@ -53,8 +53,8 @@ func (w *way) noAnnouncer(h Hop) Hop {
 	h.State, h.Detail = Down, "no node announces "+w.v.Spec.Address
 	established := func(n v1alpha1.BGPNode) bool { return n.Status.Established > 0 }
 	switch {
-	case w.inv.Unread("BGP"):
-		h.Remedy = "onelbctl bgp, as somebody who may read BGPNodes, shows the sessions"
+	case w.inv.Unread("BGP"), w.inv.Count != nil: // or not watched by who looks
+		h.Remedy = "onelbctl bgp, run by somebody who may read BGPNodes, shows the sessions"
 	case w.inv.BGPConfig == nil:
 		h.Detail += ": there is no BGPConfiguration"
 		h.Remedy = "make one, and a BGPPeer (docs/how-to/bgp.md)"

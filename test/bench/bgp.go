@@ -143,13 +143,20 @@ func (x *bgpLab) waitHops(ctx context.Context, want int) error {
 func (x *bgpLab) share(ctx context.Context, times int) (map[string]int, error) {
 	count := map[string]int{}
 	for range times {
-		got, err := x.Internet().UDP(ctx, x.addr, port)
+		got, err := x.ask(ctx)
 		if err != nil {
 			return nil, err
 		}
 		count[got.Node]++
 	}
 	return count, nil
+}
+
+// ask sends one datagram, which may be lost: then it is no use to wait for long.
+func (x *bgpLab) ask(ctx context.Context) (lab.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, bgpProbeLimit)
+	defer cancel()
+	return x.Internet().UDP(ctx, x.addr, port)
 }
 
 // outage asks all the time while f runs, and for a while after, and returns how long
@@ -160,9 +167,7 @@ func (x *bgpLab) outage(ctx context.Context, after time.Duration, f func() error
 	var failed []time.Time
 	ask := func() {
 		at := time.Now()
-		ctx, cancel := context.WithTimeout(ctx, bgpProbeLimit)
-		defer cancel()
-		if _, err := x.Internet().UDP(ctx, x.addr, port); err != nil {
+		if _, err := x.ask(ctx); err != nil {
 			mu.Lock()
 			failed = append(failed, at)
 			mu.Unlock()

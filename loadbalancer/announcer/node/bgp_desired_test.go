@@ -1,0 +1,80 @@
+package node
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/bgp"
+)
+
+// What peers need of this machine is found, and what is missing is said.
+func TestPeersOfThisMachine(t *testing.T) {
+	far, found := "", errors.New("nobody")
+	around := surroundings{
+		addresses: func() ([]net.Addr, error) {
+			_, private, err := net.ParseCIDR("10.20.0.11/24")
+			return []net.Addr{private}, err
+		},
+		router: func(device string) (netip.Addr, error) { return netip.MustParseAddr("fe80::1%" + device), found },
+		vrf:    func(string) error { return errors.New(far) },
+	}
+	g := bgp.Global{ASN: 65001}
+	peer := func(spec v1alpha1.BGPPeerSpec) bgp.Peer { return around.peer(neighbor{Name: "p", Spec: spec}, g, nil) }
+
+	if p := peer(v1alpha1.BGPPeerSpec{Address: "10.20.0.1", ASN: 64512}); p.Far || p.Problem != "" {
+		t.Errorf("%+v", p)
+	}
+	if p := peer(v1alpha1.BGPPeerSpec{Address: "10.30.0.1", ASN: 64512}); !p.Far || p.Problem != "" {
+		t.Errorf("%+v", p)
+	}
+	// A router that is not heard any more leaves the session that runs as it is.
+	p := peer(v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512})
+	if p.Problem != "spec.interface: nobody" || p.Address.String() != "fe80::1%eth1" {
+		t.Errorf("%+v", p)
+	}
+	found = nil
+	if p := peer(v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512}); p.Problem != "" || p.Far || !p.IPv4 || !p.IPv6 {
+		t.Errorf("%+v", p)
+	}
+	// Both families without an InternalIP of either: next hops are link-local.
+	if p := peer(v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512, Families: []v1alpha1.BGPFamily{"IPv4"}}); p.Problem != "" || !p.IPv4 || p.IPv6 {
+		t.Errorf("%+v", p)
+	}
+	far = "this node has no device blue"
+	if p := peer(v1alpha1.BGPPeerSpec{Address: "10.20.0.1", ASN: 64512, VRF: "blue"}); p.Problem != "spec.vrf: this node has no device blue" || p.VRF != "blue" {
+		t.Errorf("%+v", p)
+	}
+	n := &network{Peers: []neighbor{{Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}, {Spec: v1alpha1.BGPPeerSpec{Address: "10.0.0.1"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "a"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}}}
+	if d := devicesOf(n); len(d) != 2 || d[0] != "a" || d[1] != "b" {
+		t.Errorf("%v", d)
+	}
+}
+
+// A VRF is looked for on this machine: what is there may be none.
+func TestVRFIsLookedFor(t *testing.T) {
+	a := &Agent{}
+	for device, want := range map[string]string{
+		"no-such-vrf": "this node has no device no-such-vrf", "lo": "device lo is no VRF, but of type device",
+	} {
+		if err := a.checkVRF(device); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", device, err, want)
+		}
+	}
+}
+
+// The kinds of what is wrong have the names that the API has for them.
+func TestFaultsHaveTheNamesOfTheAPI(t *testing.T) {
+	for fault, want := range map[bgp.Fault]string{
+		bgp.FaultPeerASN: v1alpha1.BGPReasonPeerASN, bgp.FaultLocalASN: v1alpha1.BGPReasonLocalASN, bgp.FaultSilent: v1alpha1.BGPReasonSilent,
+		bgp.FaultTooFar: v1alpha1.BGPReasonTooFar, bgp.FaultRefused: v1alpha1.BGPReasonRefused, bgp.FaultHoldTime: v1alpha1.BGPReasonHoldTime,
+		bgp.FaultBFD: v1alpha1.BGPReasonBFD, bgp.FaultPeerEnded: v1alpha1.BGPReasonPeerEnded, bgp.FaultNodeEnded: v1alpha1.BGPReasonNodeEnded,
+		bgp.FaultBroken: v1alpha1.BGPReasonBroken,
+	} {
+		if string(fault) != want {
+			t.Errorf("%s, and the API has %s", fault, want)
+		}
+	}
+}
