@@ -65,7 +65,7 @@ func TestStockAppliance(t *testing.T) {
 	t.Cleanup(func() { configure("") })
 	configure(fmt.Sprintf("  - {name: stock, driver: appliance, virtualRouter: %d}\n", one.VirtualRouter))
 	w.Pool("stock", `network: {name: public}, exposure: Router, router: {name: stock, forward: VIP, innerPool: inner}, quarantine: 1s,
-  ranges: [{start: 203.0.113.188, end: 203.0.113.191}], chunkSize: 4`)
+  ranges: [{start: 203.0.113.188, end: 203.0.113.199}], chunkSize: 4`)
 
 	w.Create(web, "stocked", kit.V4, kit.InPool("stock"))
 	w.told("203.0.113.1", 2) // one port, TCP and UDP, and the address
