@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/onelb/onelb/api/v1alpha1"
@@ -180,6 +181,21 @@ func TestApplianceRefuses(t *testing.T) {
 	if n := h.ipam.count(); n != 0 {
 		t.Errorf("%d addresses given", n)
 	}
+}
+
+// TestApplianceIsPublished: who sees published objects alone comes to the same end.
+func TestApplianceIsPublished(t *testing.T) {
+	h, _ := withAppliance(t, time.Millisecond, nil, innerOnly(), vipPool())
+	s := webService("limited")
+	s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
+	h.eventually("explain knows that it is refused", func() bool {
+		l, err := h.onelb.AddressPools().List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := Judge(Inquiry{Service: s, Pools: l.Items})
+		return v.Err != nil && strings.Contains(v.Err.Error(), "cannot limit clients")
+	})
 }
 
 // TestApplianceLeavesOut what its instances cannot have, with an event; others work.

@@ -329,6 +329,7 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 	st, known := p.ipam.PoolStatus(name)
 	p.mu.Lock()
 	invalid, further := p.invalid[name], p.further[name]
+	stock := stockAppliance(p.views[name])
 	p.mu.Unlock()
 	if done, err := p.finalize(ctx, pool, st); done || err != nil {
 		return err
@@ -337,6 +338,7 @@ func (p *poolSet) writeStatus(ctx context.Context, name string) error {
 		return nil // IPAM will call again
 	}
 	next := poolStatus(pool, st, invalid)
+	setFinding(&next.Conditions, v1alpha1.PoolStockAppliance, stock, pool.Generation)
 	for _, n := range further {
 		apimeta.SetStatusCondition(&next.Conditions, n)
 	}
@@ -447,6 +449,18 @@ func poolStatus(pool *v1alpha1.AddressPool, st ipam.PoolStatus, invalid error) v
 	setFinding(&next.Conditions, v1alpha1.PoolOverlapping, st.Overlap, pool.Generation)
 	setFinding(&next.Conditions, v1alpha1.PoolStranded, st.Stranded, pool.Generation)
 	return next
+}
+
+// stockAppliance tells others than us, onelbctl explain among them, what the
+// cloud-config says of a pool's router.
+func stockAppliance(v *poolView) ipam.Finding {
+	if v == nil || !v.Appliance {
+		return ipam.Finding{}
+	}
+	return ipam.Finding{
+		Reason:  "DriverAppliance",
+		Message: fmt.Sprintf("router %s is a stock appliance: IPv4 only, TCP or TCP with UDP, no source ranges, session affinity or connection limits", v.Router.Name),
+	}
 }
 
 // setFinding keeps a condition that is there only while there is something to say.

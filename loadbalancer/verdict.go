@@ -159,6 +159,7 @@ func (q Inquiry) current() map[ipam.Family]string {
 func publishedView(pool *v1alpha1.AddressPool) (*poolView, ipam.PoolStatus) {
 	v, err := viewOf(pool)
 	v.Problem = err
+	v.Appliance = v.Router != nil && apimeta.IsStatusConditionTrue(pool.Status.Conditions, v1alpha1.PoolStockAppliance)
 	ready := apimeta.FindStatusCondition(pool.Status.Conditions, v1alpha1.PoolReady)
 	if ready == nil {
 		return v.with(ipam.PoolStatus{}, false), ipam.PoolStatus{}

@@ -344,7 +344,8 @@ type AddressPoolStatus struct {
 	// IPv6 counts the IPv6 addresses.
 	// +optional
 	IPv6 *AddressCounts `json:"ipv6,omitempty"`
-	// Conditions: Ready, Overlapping, Stranded; SpoofingFilter with exposure L2 and with forward Route; Guarded with guard alias.
+	// Conditions: Ready, Overlapping, Stranded; SpoofingFilter with exposure L2 and with forward Route; Guarded with guard alias;
+	// StockAppliance behind a router with driver appliance.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -403,6 +404,9 @@ const (
 	// PoolSpoofingFilter is true when OpenNebula drops what a node sends from an
 	// address of the pool (FILTER_IP_SPOOFING).
 	PoolSpoofingFilter = "SpoofingFilter"
+	// PoolStockAppliance is true when the pool's router is a stock appliance, which
+	// can do less for Services.
+	PoolStockAppliance = "StockAppliance"
 	// PoolGuarded is true when each address of a pool with guard alias is
 	// attached to all of its candidates.
 	PoolGuarded = "Guarded"

@@ -206,7 +206,25 @@ func (c *Client) Refusal(a netip.Addr, service string) error {
 	return c.refused[key]
 }
 
-// State returns a copy of what is known now. An instance's endpoint is "VM <ID>".
+// leftOut says what is not on the appliance though a Service asks for it. The mutex is held.
+func (c *Client) leftOut() []string {
+	all := maps.Clone(c.refused)
+	if c.desired != nil && len(c.desired.refused) > 0 {
+		if all == nil {
+			all = map[culprit]error{}
+		}
+		maps.Copy(all, c.desired.refused)
+	}
+	var out []string
+	for who, err := range all {
+		out = append(out, fmt.Sprintf("Service %s is closed on %s: %v", who.service, who.address, err))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// State returns a copy of what is known now. An instance's endpoint is "VM <ID>"; what
+// is wrong with the whole appliance stands at the first one.
 func (c *Client) State() router.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -220,8 +238,11 @@ func (c *Client) State() router.State {
 			Endpoint: "VM " + strconv.Itoa(id), Reachable: i.err == nil, Err: i.err,
 			Generation: i.confirmed, Confirmed: i.confirmed, Current: s.Generation != 0 && i.confirmed == s.Generation,
 		}
+		if len(s.Instances) == 0 {
+			state.Problems = c.leftOut()
+		}
 		if i.rejected != nil {
-			state.Problems = []string{i.rejected.Message}
+			state.Problems = append(state.Problems, i.rejected.Message)
 		}
 		s.Instances = append(s.Instances, state)
 	}

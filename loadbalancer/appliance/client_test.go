@@ -296,6 +296,9 @@ func TestRefusal(t *testing.T) {
 				t.Errorf("%s: %v, want %q", service, err, c2.text)
 			}
 		}
+		if p := c.State().Instances[0].Problems; len(p) != 3 || !strings.HasPrefix(p[1], "Service default/s1 is closed on 203.0.113.101: ") {
+			t.Errorf("problems %q", p)
+		}
 		for _, id := range []int{3, 4} {
 			if text := f.ours(id); strings.Count(text, "_PORT_FWD1") != 1 || strings.Count(text, "_VIP1") != 1 {
 				t.Errorf("VM %d:\n%s", id, text)

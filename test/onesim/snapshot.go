@@ -141,6 +141,23 @@ func (s *Sim) Holds(vnetID int) []netip.Addr {
 	return slices.Compact(out)
 }
 
+// Context has the variables of a VM's context.
+func (s *Sim) Context(id int) (map[string]string, error) {
+	s.catchUp()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	v := s.vms.byID[id]
+	if v == nil || v.context == nil {
+		return nil, fmt.Errorf("context of VM %d: %w", id, ErrNotFound)
+	}
+	out := map[string]string{}
+	context := s.contextOf(v)
+	for _, p := range context.pairs {
+		out[p.key] = p.value
+	}
+	return out, nil
+}
+
 // Reservations are the ids of the reservations of a network, sorted.
 func (s *Sim) Reservations(parent int) []int {
 	s.catchUp()
