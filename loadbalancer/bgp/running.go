@@ -23,8 +23,9 @@ const batch = 500
 type running struct {
 	server *server.BgpServer
 	bfd    *bfd.Server
+	endBFD context.CancelFunc
 	ended  chan struct{}      // closed when BFD has ended
-	end    context.CancelFunc // of the watch and of BFD
+	end    context.CancelFunc // of the watch, and of BFD if it has not ended
 	global Global
 	peers  map[string]Peer // by name, as they were accepted
 	routes map[netip.Prefix]*Attributes
@@ -45,9 +46,11 @@ func start(ctx context.Context, g Global, restarting bool, w *watch, m *Metrics,
 	go r.server.Serve()
 	watching, end := context.WithCancel(ctx)
 	r.end = end
+	detecting, endBFD := context.WithCancel(watching)
+	r.endBFD = endBFD
 	go func() {
 		defer close(r.ended)
-		_ = r.bfd.Run(watching) // it has no errors
+		_ = r.bfd.Run(detecting) // it has no errors
 	}()
 	err := r.server.StartBgp(ctx, &api.StartBgpRequest{Global: globalConfig(g)})
 	if err == nil {
@@ -80,11 +83,12 @@ func (r *running) stop(ctx context.Context, graceful bool) {
 	if !graceful {
 		r.bfd.Set(nil)
 	}
-	r.end()
+	r.endBFD()
 	<-r.ended
 	// The only error is that it does not run.
 	_ = r.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: graceful})
 	r.server.Stop() // ends the library's own BFD, which StopBgp does not
+	r.end()
 }
 
 // apply brings the server in line with what is desired. It does all it can, and
