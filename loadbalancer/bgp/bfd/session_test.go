@@ -194,7 +194,7 @@ func TestHold(t *testing.T) {
 		p.cut = false
 		p.all[1] = newSession(peer, true, p.now)
 		p.run(200 * time.Millisecond)
-		if resumed := p.all[1].state == Up; resumed != (tt.lost == 0) || p.lost[0] != tt.lost {
+		if tt.lost == 0 && p.all[1].state != Up || p.lost[0] != tt.lost {
 			t.Errorf("away for %v: %v, lost %v", tt.away, p.states(), p.lost)
 		}
 		p.run(5 * time.Second)
