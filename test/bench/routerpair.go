@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"k8s.io/klog/v2"
 
 	"github.com/onelb/onelb/loadbalancer/router"
 	"github.com/onelb/onelb/loadbalancer/router/pki"
@@ -62,7 +64,7 @@ func (b *bench) failover(ctx context.Context) (detected float64, err error) {
 	defer cancel()
 	p := &routerPair{spaces: map[string]*ns.Namespace{}, programs: map[string][]*exec.Cmd{}}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.build(ctx); err != nil {
+	if err := p.build(ctx, b.opts.Progress); err != nil {
 		return 0, err
 	}
 	at, err := p.serve(ctx)
@@ -150,7 +152,7 @@ func (p *routerPair) lose(ctx context.Context, master, other string) (time.Time,
 }
 
 // build makes the machines and starts both instances.
-func (p *routerPair) build(ctx context.Context) (err error) {
+func (p *routerPair) build(ctx context.Context, progress io.Writer) (err error) {
 	if p.dir, err = os.MkdirTemp("", "onelb-bench-"); err != nil {
 		return err
 	}
@@ -162,7 +164,7 @@ func (p *routerPair) build(ctx context.Context) (err error) {
 	if p.keepalived, err = debian.Find(ctx, cache, "keepalived", "keepalived"); err != nil {
 		return err
 	}
-	if err := kubebin.Programs(ctx, p.dir, false, nil, "cmd/onelb-router"); err != nil {
+	if err := kubebin.Programs(ctx, p.dir, false, progress, "cmd/onelb-router"); err != nil {
 		return err
 	}
 	for _, name := range []string{"client", "outer", "inner", "r1", "r2", "be1", "be2"} {
@@ -186,7 +188,7 @@ func (p *routerPair) build(ctx context.Context) (err error) {
 func (p *routerPair) machines() error {
 	errs := []error{p.plug("client", "eth0", "outer", "203.0.113.1/24"), p.spaces["client"].Sysctl("net/ipv4/ip_local_port_range", "1024 65535")}
 	for name, host := range map[string]string{"r1": "2", "r2": "3"} {
-		errs = append(errs, p.spaces[name].Sysctl("net/ipv4/ip_forward", "1"),
+		errs = append(errs, p.spaces[name].Sysctl("net/ipv4/ip_forward", "1"), p.spaces[name].Sysctl("net/ipv6/conf/all/forwarding", "1"),
 			p.plug(name, "eth0", "outer", "203.0.113."+host+"/24"), p.plug(name, "eth1", "inner", "10.20.0."+host+"/24"))
 	}
 	for name, host := range map[string]string{"be1": "11", "be2": "12"} {
@@ -324,7 +326,8 @@ func (p *routerPair) serve(ctx context.Context) ([]netip.AddrPort, error) {
 	if err != nil {
 		return nil, err
 	}
-	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	// What it would log is in the figures.
+	running, cancel := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), klog.Logger{}))
 	ended := make(chan error, 1)
 	go func() { ended <- p.client.Run(running) }()
 	p.undo = append(p.undo, func() error { cancel(); return <-ended })
