@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -64,20 +65,21 @@ func TestStockAppliance(t *testing.T) {
 	}
 	t.Cleanup(func() { configure("") })
 	configure(fmt.Sprintf("  - {name: stock, driver: appliance, virtualRouter: %d}\n", one.VirtualRouter))
-	w.Pool("stock", `network: {name: public}, exposure: Router, router: {name: stock, forward: VIP, innerPool: inner}, quarantine: 1s,
+	pool := fmt.Sprintf("stock-%d", time.Now().Unix()) // another one when the test is repeated
+	w.Pool(pool, `network: {name: public}, exposure: Router, router: {name: stock, forward: VIP, innerPool: inner}, quarantine: 1s,
   ranges: [{start: 203.0.113.188, end: 203.0.113.199}], chunkSize: 4`)
 
-	w.Create(web, "stocked", kit.V4, kit.InPool("stock"))
+	w.Create(web, "stocked", kit.V4, kit.InPool(pool))
 	w.told("203.0.113.1", 2) // one port, TCP and UDP, and the address
 	if a := w.AddressesOf("stocked", v4, v4)[0]; !lab.PublicV4.Contains(a) {
 		t.Errorf("the first address is %s, want a public one", a)
 	}
-	w.Create(web, "limited", kit.V4, kit.InPool("stock"), func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"198.51.100.0/24"} })
+	w.Create(web, "limited", kit.V4, kit.InPool(pool), func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"198.51.100.0/24"} })
 	w.Waits("limited", "Refused", "stock appliance cannot limit clients")
 	w.Remove("stocked", "limited")
 	w.told("", 0)
 
-	w.Create(web, "left", kit.V4, kit.InPool("stock"))
+	w.Create(web, "left", kit.V4, kit.InPool(pool))
 	w.told("203.0.113.1", 2)
 	configure("")
 	w.told("", 0)
