@@ -31,7 +31,15 @@ func measureRouterRestart(ctx context.Context, b *bench) error {
 	}
 	err = b.under(ctx, row, d, func(ctx context.Context) error {
 		agent := d.Router(1).Agent()
-		if err := errors.Join(agent.Restart(), d.WaitReady(ctx), agent.Kill(), pause(ctx, time.Second), agent.Start(), d.CCM().Restart(), d.StopAPIServer()); err != nil {
+		if err := errors.Join(agent.Restart(), d.WaitReady(ctx), agent.Kill(), pause(ctx, time.Second), agent.Start(), d.CCM().Restart()); err != nil {
+			return err
+		}
+		// One that has not come up yet would end for want of the API server.
+		other := service("restarts-other", routerPool)
+		if _, err := d.create(ctx, other); err != nil {
+			return err
+		}
+		if err := errors.Join(d.DeleteService(ctx, namespace, other.Name), d.StopAPIServer()); err != nil {
 			return err
 		}
 		if err := pause(ctx, apiGone); err != nil {
