@@ -295,12 +295,13 @@ func (k *keeper) takeOver(n Network, readAt uint64) {
 }
 
 // setRemoved notes that nothing is reserved for the pool; returned says that
-// there was a reservation of ours, which OpenNebula has back.
+// there was a reservation of ours, which OpenNebula has back. The pool may be
+// wanted again since that began: then the next check reserves anew.
 func (k *keeper) setRemoved(returned bool) {
 	k.forgetReservation()
 	k.mu.Lock()
 	again := k.removed
-	k.removed = true
+	k.removed = k.leaving()
 	k.mu.Unlock()
 	k.had = false
 	if returned && !again {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +134,45 @@ func TestLeavingAndBack(t *testing.T) {
 			t.Errorf("records %v", s.all())
 		}
 	})
+}
+
+// A pool is wanted again while its reservation is being given back, or looked for.
+func TestBackWhileItLeaves(t *testing.T) {
+	for _, slow := range []string{"DeleteReservation", "FindReservation", "Get"} {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := newCloud(), newStore()
+			c.network("public", range4("10.0.0.1", 8))
+			p := start(t, c, s, nil)
+			defer p.stop()
+			spec := basePool("pub")
+			p.SetPools([]PoolSpec{spec})
+			p.mustBeReady("pub")
+			var called atomic.Int64
+			p.client.setFault(func(method string) (f fault) {
+				if method == slow {
+					called.Add(1)
+					f.after = 3 * time.Second
+				}
+				return f
+			})
+			spec.Leaving = true
+			p.SetPools([]PoolSpec{spec})
+			for range 100 { // at each moment of it
+				time.Sleep(90 * time.Millisecond)
+				spec.Leaving = !spec.Leaving
+				p.SetPools([]PoolSpec{spec})
+			}
+			p.client.setFault(nil)
+			spec.Leaving = false
+			p.SetPools([]PoolSpec{spec})
+			time.Sleep(time.Minute)
+			p.mustBeReady("pub")
+			p.mustAllocate("pub", IPv4)
+			if called.Load() == 0 {
+				t.Errorf("%s was not called", slow)
+			}
+		})
+	}
 }
 
 func TestRestartCostsNoCallPerRecord(t *testing.T) {
