@@ -75,6 +75,13 @@ func TestLeastRights(t *testing.T) {
 	if err := c.DetachNIC(ctx, vm, 0); !errors.Is(err, ipam.ErrDenied) {
 		t.Errorf("a detach without MANAGE: %v", err)
 	}
+	// Stock appliances (driver: appliance) need rights on the virtual router and its machines.
+	if err := c.MergeContext(ctx, vm, map[string]string{"ONELB_X": "1"}); !errors.Is(err, ipam.ErrDenied) {
+		t.Errorf("a new context without MANAGE: %v", err)
+	}
+	if _, err := c.VirtualRouterMachines(ctx, 0); !errors.Is(err, ipam.ErrDenied) && !errors.Is(err, ipam.ErrNotFound) {
+		t.Errorf("a virtual router: %v", err)
+	}
 	if _, err := c.VM(ctx, stranger); !errors.Is(err, ipam.ErrDenied) {
 		t.Errorf("another VM: %v", err)
 	}
