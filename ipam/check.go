@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -192,6 +193,9 @@ func (k *keeper) verify(ctx context.Context, n *Network, leaving bool) error {
 	}
 	ours, named := k.ours(*n)
 	switch {
+	case !named && n.official():
+		// It is in use, by a cluster that may be this one: it is moved, or stays.
+		return fmt.Errorf("reservation %q (%d) is that of OpenNebula's own cloud-controller-manager, see onelbctl migrate opennebula-ccm: %w", n.Name, n.ID, ErrForeign)
 	case ours:
 		k.unnamed = time.Time{}
 		return nil
@@ -222,6 +226,16 @@ func (k *keeper) parentRight(n Network, leaving bool) error {
 		return fmt.Errorf("network %q (%d) was cut from network %d, the pool is on %d: %w", n.Name, n.ID, n.Parent, k.parent.ID, ErrWrongParent)
 	}
 	return nil
+}
+
+// AttributeOfficialService is what OpenNebula's own cloud-controller-manager writes on a
+// range of its reservation, <cluster>-lb: whose the one address in it is.
+const AttributeOfficialService = "LB_NAME"
+
+// official reports whether the network is a reservation of OpenNebula's own
+// cloud-controller-manager.
+func (n Network) official() bool {
+	return slices.ContainsFunc(n.Ranges, func(r Range) bool { return r.Attributes[AttributeOfficialService] != "" })
 }
 
 // ours reports whether the reservation carries our identity, and whether it

@@ -70,7 +70,7 @@ func (s *surveyor) look(ctx context.Context, list []Reservation) {
 	seen := map[NetworkID]time.Time{}
 	for _, r := range list {
 		pool, ok := s.m.abandoned(r)
-		if !ok {
+		if !ok || s.official(ctx, r) {
 			continue
 		}
 		since, again := s.seen[r.ID]
@@ -92,6 +92,19 @@ func (s *surveyor) look(ctx context.Context, list []Reservation) {
 	s.m.mu.Lock()
 	s.m.estate.Orphans = len(seen)
 	s.m.mu.Unlock()
+}
+
+// official reports whether a reservation is one of OpenNebula's own
+// cloud-controller-manager, or it cannot be seen whether it is.
+func (s *surveyor) official(ctx context.Context, r Reservation) bool {
+	if r.Attributes[AttributeClusterUID] != "" {
+		return false
+	}
+	n, err := s.m.opts.Networks.Get(ctx, r.ID)
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("A reservation that no pool wants cannot be read", "reservation", r.ID, "name", r.Name, "err", err)
+	}
+	return err != nil || n.official()
 }
 
 func (s *surveyor) settle(ctx context.Context, r Reservation, pool string) {

@@ -24,6 +24,7 @@ func estate(t *testing.T) (c *cloud, ids map[string]NetworkID) {
 		{"d-late", "k8s", "", ""},
 		{"c", "k8s", "", ""},
 		{"c-late2", "somebody", "", ""},
+		{"c-lb", "k8s", "", ""}, // of OpenNebula's own cloud-controller-manager
 	} {
 		id, err := c.reserve(r.user, ReserveRequest{Parent: parent, Name: r.name, Into: NoNetwork, Size: 4})
 		if err != nil {
@@ -34,6 +35,8 @@ func estate(t *testing.T) (c *cloud, ids map[string]NetworkID) {
 			c.nets[id].Attributes[AttributeClusterUID], c.nets[id].Attributes[AttributePool] = r.uid, r.pool
 		}
 	}
+	c.nets[ids["c-lb"]].ranges[0].Attributes = map[string]string{AttributeOfficialService: "c-default-web"}
+	c.set(ids["c-lb"], c.nets[ids["c-lb"]].ranges[0].First4, hold)
 	c.set(ids["c-gone"], c.nets[ids["c-gone"]].ranges[0].First4, hold)
 	c.set(ids["c-busy"], c.nets[ids["c-busy"]].ranges[0].First4, "VM 9")
 	return c, ids
@@ -56,7 +59,7 @@ func TestReservationsThatNobodyWants(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		for name, left := range map[string]bool{
-			"c-late": false, "c-gone": false, "c-busy": true, "c-theirs": true, "c-renamed": true, "d-late": true, "c": true, "c-pub": true,
+			"c-late": false, "c-gone": false, "c-busy": true, "c-theirs": true, "c-renamed": true, "d-late": true, "c": true, "c-pub": true, "c-lb": true,
 		} {
 			if (c.find("k8s", name) != nil) != left {
 				t.Errorf("%s: there %v, want %v", name, !left, left)
@@ -67,6 +70,15 @@ func TestReservationsThatNobodyWants(t *testing.T) {
 		}
 		if n := p.countEvents(EventOrphanReservation); n != 3 {
 			t.Errorf("%d events, want those of late, gone and busy: %v", n, p.reasons())
+		}
+		if id := c.find("k8s", "c-lb").ID; c.use(id, c.nets[id].ranges[0].First4) != hold {
+			t.Error("an address of another cloud-controller-manager is given back")
+		}
+		lb := basePool("lb")
+		p.SetPools([]PoolSpec{basePool("pub"), lb}) // by somebody who has not moved it yet
+		time.Sleep(time.Minute)
+		if st, _ := p.PoolStatus("lb"); st.Reason != ReasonForeignReservation {
+			t.Errorf("%+v", st)
 		}
 		p.wantEvent(EventOrphanReleased)
 		if e := p.Estate(); e.Adopted != 3 {
