@@ -33,7 +33,8 @@ type early struct {
 	// controller may be off (--controllers), and Services without a class are
 	// somebody else's then. Those with a class are served by our own.
 	called  atomic.Bool
-	waiting sync.Once // those that waited at the start have begun
+	// waiting: those that waited at the start, without and with a class, have begun.
+	waiting [2]sync.Once
 }
 
 // serviceKey names one very Service, not another of the same name.
@@ -99,11 +100,20 @@ func (e *early) ensured(svc *corev1.Service) {
 
 // beginWaiting has all Services begin that wait already, some of them since before we
 // were there: a router that gathers changes gets them in one go. It does so once, when
-// the pools are known.
-func (c *Controller) beginWaiting() {
-	c.early.waiting.Do(func() {
+// the pools are known, for those that are called about as the given one is.
+func (c *Controller) beginWaiting(called *corev1.Service) {
+	if c.pools.pending() {
+		return
+	}
+	class := called.Spec.LoadBalancerClass != nil
+	once := &c.early.waiting[0]
+	if class {
+		once = &c.early.waiting[1]
+	}
+	once.Do(func() {
 		for _, obj := range c.o.Services.GetStore().List() {
-			if svc, ok := obj.(*corev1.Service); ok && c.comes(svc) && len(c.o.Store.OwnedBy(svc.UID)) == 0 {
+			svc, ok := obj.(*corev1.Service)
+			if ok && class == (svc.Spec.LoadBalancerClass != nil) && c.comes(svc) && len(c.o.Store.OwnedBy(svc.UID)) == 0 {
 				c.early.add(svc)
 			}
 		}

@@ -75,7 +75,7 @@ func (c *Controller) ensure(ctx context.Context, svc *corev1.Service) (*corev1.L
 		return nil, err
 	}
 	c.pools.WaitSettled(ctx)
-	c.beginWaiting()
+	c.beginWaiting(svc)
 	records, lacking, err := c.give(ctx, svc, false)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/cloud-provider/app/config"
@@ -86,8 +87,7 @@ func (c *Cloud) servePage(ctx context.Context, p *parts, apiServer string) error
 	}); err != nil {
 		return nil // ctx has ended
 	}
-	secure := *s.secure
-	secure.Listener = listener
+	secure := s.shared(listener)
 	stopped, _, err := secure.Serve(s.guarded(h), pageGrace, ctx.Done())
 	if err != nil {
 		return errors.Join(fmt.Errorf("serve the page: %w", err), listener.Close())
@@ -109,6 +109,41 @@ func (s serving) listen(ctx context.Context, port int) (net.Listener, error) {
 	}
 	return l, nil
 }
+
+// shared is the library's server on another port. It looks at the certificates once a
+// minute: the library runs what watches their files, which cannot be run twice.
+func (s serving) shared(l net.Listener) *server.SecureServingInfo {
+	out := *s.secure
+	out.Listener = l
+	if out.Cert != nil {
+		out.Cert = sharedCert{out.Cert}
+	}
+	if out.ClientCA != nil {
+		out.ClientCA = sharedCA{out.ClientCA}
+	}
+	out.SNICerts = nil
+	for _, c := range s.secure.SNICerts {
+		out.SNICerts = append(out.SNICerts, sharedSNI{c})
+	}
+	return &out
+}
+
+// These hide from the library that they can be run and listened to.
+type (
+	sharedCert struct {
+		dynamiccertificates.CertKeyContentProvider
+	}
+	sharedCA struct {
+		dynamiccertificates.CAContentProvider
+	}
+	sharedSNI struct {
+		dynamiccertificates.SNICertKeyContentProvider
+	}
+)
+
+func (sharedCert) AddListener(dynamiccertificates.Listener) {}
+func (sharedCA) AddListener(dynamiccertificates.Listener)   {}
+func (sharedSNI) AddListener(dynamiccertificates.Listener)  {}
 
 // guarded asks the API server who somebody is, and whether they may see it.
 func (s serving) guarded(h http.Handler) http.Handler {
