@@ -58,7 +58,7 @@ func TestWhoAnnounces(t *testing.T) {
 	addrs := w.Addresses("who")
 	w.over(addrs, all...)
 	w.known(addrs, all...)
-	w.said("BGPAnnounced", addrs[0].String(), "node-1, node-2, node-3")
+	w.said("BGPAnnounced", addrs[0].String(), "is announced by node-") // those that had told of their session then
 	w.said("BGPSessionUp", "node-1", "10.20.0.1")
 	w.Update("who", kit.Local)
 	w.over(addrs, "node-1", "node-2")
