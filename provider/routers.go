@@ -128,6 +128,9 @@ func (w *routerWatch) look(now time.Time) {
 
 // master tells of a router that no instance, or more than one, carries the traffic of.
 func (w *routerWatch) master(name string, s router.State, now time.Time) {
+	if s.Stock {
+		return // nobody tells: 0 would be an alert
+	}
 	masters := 0
 	for _, i := range s.Instances {
 		if i.Master {

@@ -228,7 +228,7 @@ func (c *Client) leftOut() []string {
 func (c *Client) State() router.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := router.State{Router: c.o.Router}
+	s := router.State{Router: c.o.Router, Stock: true}
 	if c.desired != nil {
 		s.Generation = c.desired.generation
 	}

@@ -17,7 +17,9 @@ type State struct {
 	Router string
 	// Generation is the desired one; 0 before the first Set.
 	Generation uint64
-	Instances  []InstanceState
+	// Stock: on its instances there is no agent, so nobody tells which of them is master.
+	Stock     bool
+	Instances []InstanceState
 }
 
 // InstanceState is one instance of a router, in the order of the endpoints.
@@ -107,8 +109,11 @@ func (i *instance) state(desired uint64) InstanceState {
 }
 
 // MasterProblem says what is wrong with who carries the traffic, and the way out; empty
-// while exactly one instance does, or none can be reached.
+// while exactly one instance does, none can be reached, or nobody tells.
 func (s State) MasterProblem() (meaning, wayOut string) {
+	if s.Stock {
+		return "", ""
+	}
 	var masters, away, lost []string
 	for _, i := range s.Instances {
 		switch {
