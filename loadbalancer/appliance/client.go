@@ -237,6 +237,7 @@ func (c *Client) State() router.State {
 		state := router.InstanceState{
 			Endpoint: "VM " + strconv.Itoa(id), Reachable: i.err == nil, Err: i.err,
 			Generation: i.confirmed, Confirmed: i.confirmed, Current: s.Generation != 0 && i.confirmed == s.Generation,
+			Features: router.Features(), // what it cannot do is refused for a better reason than an agent's age
 		}
 		if len(s.Instances) == 0 {
 			state.Problems = c.leftOut()
