@@ -237,7 +237,8 @@ func (c *Client) State() router.State {
 		state := router.InstanceState{
 			Endpoint: "VM " + strconv.Itoa(id), Reachable: i.err == nil, Err: i.err,
 			Generation: i.confirmed, Confirmed: i.confirmed, Current: s.Generation != 0 && i.confirmed == s.Generation,
-			Features: router.Features(), // what it cannot do is refused for a better reason than an agent's age
+			WasMaster: i.err != nil,      // it may be: a machine that takes no context goes on with the one it has
+			Features:  router.Features(), // what it cannot do is refused for a better reason than an agent's age
 		}
 		if len(s.Instances) == 0 {
 			state.Problems = c.leftOut()

@@ -151,6 +151,9 @@ func TestStates(t *testing.T) {
 		if len(s.Instances) != 2 || s.Instances[0].Reachable || !strings.Contains(s.Instances[0].Err.Error(), "UNKNOWN") || !s.Instances[1].Current {
 			t.Errorf("%+v", s.Instances)
 		}
+		if !s.Instances[0].WasMaster || s.Instances[1].WasMaster {
+			t.Error("the one that keeps its old context may answer, and the other one may not")
+		}
 		f.edit(4, func(*Machine) { f.set(4, "SUSPENDED") })
 		if err := c.Wait(t.Context(), c.Set(document([]uint16{81}))); !errors.Is(err, router.ErrUnreachable) {
 			t.Errorf("no instance takes a context: %v", err)

@@ -35,7 +35,8 @@ type InstanceState struct {
 	// run; 0 while there is none.
 	Confirmed uint64
 	// Master is whether it carries the traffic. WasMaster is that of its last word,
-	// also when it cannot be reached: its kernel goes on without the agent.
+	// also when it cannot be reached: its kernel goes on without the agent. Of a stock
+	// router's instance that cannot be reached it is true, since nobody knows.
 	Master, WasMaster bool
 	// Members counts checked backends, Healthy those that pass.
 	Members int
@@ -45,7 +46,7 @@ type InstanceState struct {
 	// Problems are what the agent complains about, and what is wrong with our
 	// certificates.
 	Problems []string
-	// Version is the agent's.
+	// Version is the agent's; empty while it was never heard.
 	Version string
 	// Features are what it can do.
 	Features []Feature
