@@ -77,7 +77,7 @@ type Client struct {
 	o     Options
 	owner owner
 	kick  chan struct{}
-	since time.Time // instances wait for a busy one; the loop's own
+	since map[int]time.Time // when instances were first seen busy; the loop's own
 
 	mu        sync.Mutex // guards what follows
 	desired   *desired   // nil until the first Set

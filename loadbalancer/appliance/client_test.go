@@ -128,8 +128,15 @@ func TestBusyInstance(t *testing.T) {
 		f.edit(3, func(*Machine) { f.set(3, "RUNNING") })
 		eventually(t, "all current", current(c))
 		f.edit(3, func(*Machine) { f.set(3, "HOTPLUG") })
-		c.Set(document([]uint16{80, 81}))
-		eventually(t, "the other one is written to", func() bool { return strings.Contains(f.ours(4), ":81:") })
+		if err := c.Wait(t.Context(), c.Set(document([]uint16{80, 81}))); err != nil {
+			t.Errorf("all wait for the one that stays busy: %v", err)
+		}
+		if !strings.Contains(f.ours(4), ":81:") {
+			t.Error("the other one is not written to")
+		}
+		if i := c.State().Instances[0]; i.Reachable || i.Err == nil || i.Err.Error() != "virtual machine 3 stays in state HOTPLUG: see onevm show 3" {
+			t.Errorf("%+v", i)
+		}
 		f.edit(3, func(*Machine) { f.set(3, "RUNNING") })
 		eventually(t, "all current", current(c))
 	})
