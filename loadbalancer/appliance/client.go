@@ -43,6 +43,8 @@ type Machine struct {
 	Ready bool
 	// Busy: it is in a transition, as HOTPLUG is, that ends by itself.
 	Busy bool
+	// Off: it does not run. It may be Ready too.
+	Off bool
 	// Context has all its variables.
 	Context map[string]string
 }
@@ -99,6 +101,7 @@ type instance struct {
 	err       error // why it cannot be read or written; nil: reachable
 	rejected  *router.RejectedError
 	confirmed uint64
+	off       string // its state, if it does not run
 }
 
 // New checks the options. It calls nobody; Run does.
@@ -144,8 +147,8 @@ func (c *Client) Set(d router.Document) (generation uint64) {
 
 func sameText(a, b error) bool { return a.Error() == b.Error() }
 
-// Wait blocks until every reachable instance, and at least one, has this generation
-// or a later one. Its errors are those of router.Client.
+// Wait blocks until every reachable instance, and at least one that runs, has this
+// generation or a later one. Its errors are those of router.Client.
 func (c *Client) Wait(ctx context.Context, generation uint64) error {
 	for {
 		c.mu.Lock()
@@ -166,7 +169,7 @@ func (c *Client) Wait(ctx context.Context, generation uint64) error {
 // settled is called with the mutex held.
 func (c *Client) settled(generation uint64) (bool, error) {
 	var failures []error
-	reachable, behind := 0, 0
+	running, behind := 0, 0
 	for _, id := range slices.Sorted(maps.Keys(c.instances)) {
 		switch i := c.instances[id]; {
 		case i.rejected != nil && i.rejected.Generation >= generation:
@@ -174,24 +177,48 @@ func (c *Client) settled(generation uint64) (bool, error) {
 		case i.err != nil:
 			failures = append(failures, i.err)
 		default:
-			reachable++
+			if i.off == "" {
+				running++
+			}
 			if i.confirmed < generation {
 				behind++
 			}
 		}
 	}
+	if err := c.off(); err != nil {
+		failures = append(failures, err)
+	}
 	if c.listed != nil {
 		failures = append(failures, c.listed)
 	}
 	switch {
-	case reachable > 0 && behind == 0:
+	case running > 0 && behind == 0:
 		return true, nil
 	case c.ended:
 		return false, errors.Join(router.ErrClosed, errors.Join(failures...))
-	case reachable == 0 && len(failures) > 0:
+	case running == 0 && len(failures) > 0:
 		return false, &router.UnreachableError{Router: c.o.Router, Errors: failures}
 	}
 	return false, nil
+}
+
+// off says that no instance that can be reached runs; nil: one does, or none can be
+// reached. The mutex is held.
+func (c *Client) off() error {
+	var states []string
+	for _, id := range slices.Sorted(maps.Keys(c.instances)) {
+		switch i := c.instances[id]; {
+		case i.err != nil:
+		case i.off == "":
+			return nil
+		default:
+			states = append(states, fmt.Sprintf("VM %d is in %s", id, i.off))
+		}
+	}
+	if len(states) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no instance runs: %s; start it", strings.Join(states, ", "))
 }
 
 // Refusal says why ports of an address that a Service (namespace/name) has are not

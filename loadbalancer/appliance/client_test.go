@@ -142,7 +142,8 @@ func TestBusyInstance(t *testing.T) {
 	})
 }
 
-// TestStates: an instance that takes no context is unreachable, and one that is off is not.
+// TestStates: an instance that takes no context is unreachable, one that is off is not, and
+// nothing is done as long as none runs.
 func TestStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeOne(t)
@@ -151,9 +152,11 @@ func TestStates(t *testing.T) {
 		c, stop := start(t, options(f))
 		defer stop()
 		generation := c.Set(document([]uint16{80}))
-		if err := c.Wait(t.Context(), generation); err != nil {
-			t.Fatal(err)
+		const off = "no instance runs: VM 4 is in POWEROFF; start it"
+		if err := c.Wait(t.Context(), generation); !errors.Is(err, router.ErrUnreachable) || !strings.Contains(err.Error(), off) {
+			t.Errorf("%v, want %q", err, off)
 		}
+		eventually(t, "the one that is off has its context for when it starts", func() bool { return c.State().Instances[1].Current })
 		s := c.State()
 		if len(s.Instances) != 2 || s.Instances[0].Reachable || !strings.Contains(s.Instances[0].Err.Error(), "UNKNOWN") || !s.Instances[1].Current {
 			t.Errorf("%+v", s.Instances)
@@ -161,6 +164,8 @@ func TestStates(t *testing.T) {
 		if !s.Instances[0].WasMaster || s.Instances[1].WasMaster {
 			t.Error("the one that keeps its old context may answer, and the other one may not")
 		}
+		f.edit(4, func(*Machine) { f.set(4, "RUNNING") })
+		eventually(t, "it is seen to run", func() bool { return c.Wait(t.Context(), generation) == nil })
 		f.edit(4, func(*Machine) { f.set(4, "SUSPENDED") })
 		if err := c.Wait(t.Context(), c.Set(document([]uint16{81}))); !errors.Is(err, router.ErrUnreachable) {
 			t.Errorf("no instance takes a context: %v", err)

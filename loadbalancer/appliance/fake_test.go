@@ -111,6 +111,7 @@ func (f *fakeOne) SetContext(_ context.Context, id int, variables map[string]str
 
 func (f *fakeOne) set(id int, state string) {
 	m := f.machines[id]
+	m.Off = state == "POWEROFF"
 	m.State, m.Ready, m.Busy, m.Gone = state, state == "RUNNING" || state == "POWEROFF", state == "HOTPLUG", state == "DONE"
 }
 

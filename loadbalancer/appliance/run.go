@@ -97,6 +97,9 @@ func (c *Client) read(ctx context.Context) (found map[int]*instance, machines []
 			found[id] = &instance{err: err}
 		case !m.Gone:
 			found[id] = &instance{}
+			if m.Off {
+				found[id].off = m.State
+			}
 			machines = append(machines, m)
 		}
 	}
