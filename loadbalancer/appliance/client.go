@@ -80,6 +80,7 @@ type Client struct {
 	owner owner
 	kick  chan struct{}
 	since map[int]time.Time // when instances were first seen busy; the loop's own
+	tried map[int]attempts  // where writes have not helped yet; the loop\'s own
 
 	mu        sync.Mutex // guards what follows
 	desired   *desired   // nil until the first Set
@@ -118,7 +119,7 @@ func New(o Options) (*Client, error) {
 	}
 	return &Client{
 		o: o, owner: newOwner(o.Cluster, o.Identity, o.Token),
-		kick: make(chan struct{}, 1), changed: make(chan struct{}), instances: map[int]*instance{},
+		kick: make(chan struct{}, 1), changed: make(chan struct{}), instances: map[int]*instance{}, tried: map[int]attempts{},
 	}, nil
 }
 

@@ -188,6 +188,49 @@ func TestStates(t *testing.T) {
 	})
 }
 
+// TestVainWrites: what is refused, or does not last, is written again, but ever more rarely,
+// and told.
+func TestVainWrites(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(f *fakeOne, on bool)
+		text string
+	}{
+		"refused": {func(f *fakeOne, on bool) {
+			if f.denied = nil; on {
+				f.denied = errors.New("not authorized")
+			}
+		}, "not authorized"},
+		"forgotten": {func(f *fakeOne, on bool) { f.forgets = on }, "does not have what was written to its context"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeOne(t)
+				c.set(f, true)
+				client, stop := start(t, options(f))
+				defer stop()
+				generation := client.Set(document([]uint16{80}))
+				if err := client.Wait(t.Context(), generation); !errors.Is(err, router.ErrUnreachable) || !strings.Contains(err.Error(), c.text) {
+					t.Errorf("%v, want %q", err, c.text)
+				}
+				time.Sleep(time.Hour)
+				f.mu.Lock()
+				if most := 2 * 130; f.asked > most { // two instances, each 30 s
+					t.Errorf("%d calls in an hour, want %d at most", f.asked, most)
+				}
+				c.set(f, false)
+				f.mu.Unlock()
+				time.Sleep(time.Minute)
+				if err := client.Wait(t.Context(), generation); err != nil {
+					t.Error(err)
+				}
+				if s := client.State(); s.Instances[0].Err != nil || !current(client)() {
+					t.Errorf("%+v", s.Instances)
+				}
+			})
+		})
+	}
+}
+
 // TestTwoClusters share an appliance, and the switch that the first has turned on
 // stays until the last has gone.
 func TestTwoClusters(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer/router"
 )
 
@@ -132,16 +131,18 @@ func (c *Client) apply(ctx context.Context, d *desired, entries []entry, machine
 		}
 	}
 	patient := c.patient(busy, found)
+	soon := patient
 	if !patient {
 		for _, id := range slices.Sorted(maps.Keys(due)) {
 			if ctx.Err() == nil {
-				c.write(ctx, id, due[id], found[id])
+				soon = c.write(ctx, d.generation, id, due[id], found[id]) || soon
 			}
 		}
 	}
+	maps.DeleteFunc(c.tried, func(id int, _ attempts) bool { return found[id] == nil || found[id].confirmed == d.generation })
 	switch {
-	case len(due) > 0 || patient:
-		return c.o.Poll // read back
+	case soon:
+		return c.o.Poll
 	case len(busy) > 0 || slices.ContainsFunc(slices.Collect(maps.Values(found)), func(i *instance) bool { return i.confirmed != d.generation }):
 		return retryAfter
 	}
@@ -166,17 +167,6 @@ func (c *Client) patient(busy []Machine, found map[int]*instance) bool {
 	}
 	c.since = since
 	return patient
-}
-
-func (c *Client) write(ctx context.Context, id int, changes map[string]string, i *instance) {
-	err := c.o.OpenNebula.SetContext(ctx, id, changes)
-	countWrite(c.o.Router, err)
-	switch {
-	case err == nil:
-		klog.FromContext(ctx).V(2).Info("Changed the context of an instance", "vm", id, "variables", len(changes))
-	case !errors.Is(err, ipam.ErrNotReady): // that passes
-		i.err = err
-	}
 }
 
 // unlisted takes in that the instances cannot be listed: those that are known
