@@ -80,7 +80,7 @@ type Client struct {
 	owner owner
 	kick  chan struct{}
 	since map[int]time.Time // when instances were first seen busy; the loop's own
-	tried map[int]attempts  // where writes have not helped yet; the loop\'s own
+	tried map[int]attempts  // where writes have not helped yet; the loop's own
 
 	mu        sync.Mutex // guards what follows
 	desired   *desired   // nil until the first Set
@@ -252,7 +252,8 @@ func (c *Client) leftOut() []string {
 }
 
 // State returns a copy of what is known now. An instance's endpoint is "VM <ID>"; what
-// is wrong with the whole appliance stands at the first one.
+// is wrong with the whole appliance stands at the first one that is reachable: what one
+// that is not says counts for nothing.
 func (c *Client) State() router.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -268,13 +269,19 @@ func (c *Client) State() router.State {
 			WasMaster: i.err != nil,      // it may be: a machine that takes no context goes on with the one it has
 			Features:  router.Features(), // what it cannot do is refused for a better reason than an agent's age
 		}
-		if len(s.Instances) == 0 {
-			state.Problems = c.leftOut()
-		}
 		if i.rejected != nil {
 			state.Problems = append(state.Problems, i.rejected.Message)
 		}
 		s.Instances = append(s.Instances, state)
+	}
+	if n := len(s.Instances); n > 0 {
+		at := slices.IndexFunc(s.Instances, func(i router.InstanceState) bool { return i.Reachable })
+		about := &s.Instances[max(at, 0)]
+		problems := c.leftOut()
+		if err := c.off(); err != nil {
+			problems = append(problems, err.Error())
+		}
+		about.Problems = append(problems, about.Problems...)
 	}
 	if c.listed != nil && len(c.instances) == 0 {
 		s.Instances = append(s.Instances, router.InstanceState{Endpoint: "virtual router " + strconv.Itoa(c.o.VirtualRouter), Err: c.listed})

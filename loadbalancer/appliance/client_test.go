@@ -161,6 +161,9 @@ func TestStates(t *testing.T) {
 		if len(s.Instances) != 2 || s.Instances[0].Reachable || !strings.Contains(s.Instances[0].Err.Error(), "UNKNOWN") || !s.Instances[1].Current {
 			t.Errorf("%+v", s.Instances)
 		}
+		if p := s.Instances[1].Problems; len(p) != 1 || p[0] != off {
+			t.Errorf("problems %q", p)
+		}
 		if !s.Instances[0].WasMaster || s.Instances[1].WasMaster {
 			t.Error("the one that keeps its old context may answer, and the other one may not")
 		}
@@ -357,6 +360,15 @@ func TestRefusal(t *testing.T) {
 		if p := c.State().Instances[0].Problems; len(p) != 3 || !strings.HasPrefix(p[1], "Service default/s1 is closed on 203.0.113.101: ") {
 			t.Errorf("problems %q", p)
 		}
+		f.edit(3, func(*Machine) { f.set(3, "UNKNOWN") })
+		f.edit(4, func(m *Machine) { m.Context["ONEAPP_VNF_NAT4_PORT_FWD8"] = "80:10.20.0.9" })
+		eventually(t, "it is told at one that is reachable", func() bool {
+			s := c.State()
+			return !s.Instances[0].Reachable && len(s.Instances[0].Problems) == 0 && len(s.Instances[1].Problems) == 4
+		})
+		f.edit(4, func(m *Machine) { delete(m.Context, "ONEAPP_VNF_NAT4_PORT_FWD8") })
+		f.edit(3, func(*Machine) { f.set(3, "RUNNING") })
+		eventually(t, "both are well again", current(c))
 		for _, id := range []int{3, 4} {
 			if text := f.ours(id); strings.Count(text, "_PORT_FWD1") != 1 || strings.Count(text, "_VIP1") != 1 {
 				t.Errorf("VM %d:\n%s", id, text)

@@ -112,6 +112,9 @@ func (f *fakeOne) SetContext(_ context.Context, id int, variables map[string]str
 			maps.Copy(m.Context, variables)
 		}
 		f.writes[id]++
+		if m.Off {
+			return nil
+		}
 		f.set(id, "HOTPLUG")
 		f.hotplug[id] = time.Now().Add(3 * time.Second)
 		return nil
