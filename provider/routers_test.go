@@ -84,12 +84,54 @@ func TestStockRouterHasNoMaster(t *testing.T) {
 	}
 }
 
+// TestVanishedInstance: an instance that the router has no more leaves neither a warning
+// nor a metric behind.
+func TestVanishedInstance(t *testing.T) {
+	registerRouterMetrics()
+	stock := &standing{now: router.State{Stock: true, Instances: []router.InstanceState{
+		{Endpoint: "VM 12", Reachable: true, Problems: []string{"closed"}}, {Endpoint: "VM 13", Err: errors.New("UNKNOWN")}, {Endpoint: "VM 14", Reachable: true},
+	}}}
+	w, recorder := watchOf("changing", stock)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	w.look(now)
+	for range 2 {
+		<-recorder.Events // VM 12 and 13
+	}
+	stock.now.Instances = stock.now.Instances[2:]
+	w.look(now)
+	for _, want := range []string{
+		"Normal RouterRestored Router changing (VM 12) is well again: it was closed",
+		"Normal RouterRestored Router changing (VM 13) is well again: it was UNKNOWN",
+	} {
+		if got := <-recorder.Events; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	w.look(now)
+	if len(recorder.Events) > 0 {
+		t.Errorf("and %q", <-recorder.Events)
+	}
+	for metric, wants := range map[string]map[string]bool{
+		"onelb_router_instance_reachable": {"VM 12": false, "VM 13": false, "VM 14": true},
+		"onelb_router_instance_problems":  {"VM 12": false, "VM 14": true},
+	} {
+		for endpoint, want := range wants {
+			if has(t, metric, endpoint) != want {
+				t.Errorf("%s of %s: %v, want %v", metric, endpoint, !want, want)
+			}
+		}
+	}
+	if len(w.told) != 2 { // of VM 14
+		t.Errorf("kept %v", w.told)
+	}
+}
+
 // watchOf watches one router.
 func watchOf(name string, s stateful) (*routerWatch, *record.FakeRecorder) {
 	recorder := record.NewFakeRecorder(10)
 	return &routerWatch{
 		routers: map[string]stateful{name: s}, recorder: recorder, about: &coordinationv1.Lease{},
-		told: map[string]string{}, wrong: map[string]time.Time{},
+		told: map[string]string{}, wrong: map[string]time.Time{}, known: map[string][]string{},
 	}, recorder
 }
 
