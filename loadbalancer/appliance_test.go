@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/onelb/onelb/api/v1alpha1"
+	"github.com/onelb/onelb/loadbalancer/annotation"
 	"github.com/onelb/onelb/loadbalancer/appliance"
 )
 
@@ -180,6 +181,31 @@ func TestApplianceRefuses(t *testing.T) {
 	}
 	if n := h.ipam.count(); n != 0 {
 		t.Errorf("%d addresses given", n)
+	}
+}
+
+// TestApplianceClosesLimited: a Service that gets a connection limit later is closed for
+// that, and nobody is sent to update an agent that is not there.
+func TestApplianceClosesLimited(t *testing.T) {
+	web := webService("web")
+	h, vr := withAppliance(t, time.Millisecond, []runtime.Object{web}, innerOnly(), vipPool())
+	if _, err := h.controller.EnsureLoadBalancer(t.Context(), "lab", web, nil); err != nil {
+		t.Fatal(err)
+	}
+	limited := web.DeepCopy()
+	limited.Annotations = map[string]string{annotation.ConnectionLimit.Name: "10"}
+	if _, err := h.kube.CoreV1().Services(web.Namespace).Update(t.Context(), limited, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.controller.kickRouters()
+	h.eventually("it is closed", func() bool { return vr.forwards(3)+vr.forwards(4) == 0 })
+	for len(h.events.Events) > 0 {
+		if e := <-h.events.Events; strings.Contains(e, ReasonRouterTooOld) {
+			t.Error(e)
+		}
+	}
+	if p := h.controller.o.Routers["edge"].State().Instances[0].Problems; len(p) != 1 || !strings.Contains(p[0], annotation.ConnectionLimit.Name) {
+		t.Errorf("problems %q", p)
 	}
 }
 

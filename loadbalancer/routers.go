@@ -222,19 +222,21 @@ func (r *routerSync) acknowledge() {
 // lowest is the lowest of our generations that any instance runs. It is unknown while
 // an instance is unreachable, unless it has been so for long. The word of one that was
 // the master when it was last heard of is waited for until another one is: its kernel
-// goes on answering without the agent.
+// goes on answering without the agent. One that was never heard, as after a change of
+// leader, may be that master.
 func (r *routerSync) lowest(s router.State, now time.Time) (uint64, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var low uint64
 	reachable := 0
+	master := slices.ContainsFunc(s.Instances, func(i router.InstanceState) bool { return i.Master })
 	for _, i := range s.Instances {
 		if !i.Reachable {
 			since, ok := r.lost[i.Endpoint]
 			if !ok {
 				r.lost[i.Endpoint], since = now, now
 			}
-			if now.Sub(since) < lostAfter || i.WasMaster && !slices.ContainsFunc(s.Instances, func(o router.InstanceState) bool { return o.Master }) {
+			if now.Sub(since) < lostAfter || (i.WasMaster || i.Version == "") && !master {
 				return 0, false
 			}
 			klog.V(2).InfoS("An instance of a router is lost; its word is no longer waited for", "router", r.name, "endpoint", i.Endpoint, "since", since)

@@ -36,7 +36,11 @@ func (c *Controller) tellTooOld(name string, problems []error) {
 	}
 	before := c.routers[name].setTooOld(now)
 	for uid, l := range now {
-		c.events.Failed(l.service, l.err) // the same again is no event
+		// Only what is new here: two routers that lack different things, or the failure
+		// of an Ensure, would be told in turn at each look.
+		if b := before[uid]; b == nil || b.Error() != l.Error() {
+			c.events.Failed(l.service, l.err)
+		}
 		delete(before, uid)
 	}
 	for _, l := range before {

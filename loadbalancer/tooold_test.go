@@ -1,6 +1,8 @@
 package loadbalancer
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/onelb/onelb/api/v1alpha1"
 	"github.com/onelb/onelb/loadbalancer/annotation"
@@ -44,6 +47,30 @@ func TestRouterTooOld(t *testing.T) {
 	h.eventually("it is left out of the old one", func() bool { return !strings.Contains(h.router.dump(), "ns/limited") })
 	if !strings.Contains(h.router.dump(), "ns/plain") {
 		t.Error("the other Service went too")
+	}
+}
+
+// TestTooOldIsToldOnce: the same of two routers is told once of each, however often they
+// are looked at, and also beside another failure of the Service.
+func TestTooOldIsToldOnce(t *testing.T) {
+	recorder := record.NewFakeRecorder(100)
+	c := &Controller{events: newEvents(recorder), routers: map[string]*routerSync{"a": {}, "b": {}}}
+	s := namedService("limited")
+	s.UID = "uid"
+	tell := func(name, lacks string) {
+		c.tellTooOld(name, []error{&leftOut{s, fmt.Errorf("router %s: %w: no %s", name, router.ErrTooOld, lacks)}})
+	}
+	for range 5 {
+		tell("a", "limit")
+		tell("b", "limit")
+		c.events.Failed(s, errors.New("router c does not answer"))
+	}
+	if n := len(recorder.Events); n != 3 {
+		t.Errorf("%d events, want 3", n)
+	}
+	tell("a", "affinity")
+	if n := len(recorder.Events); n != 4 {
+		t.Errorf("%d events after it lacks something else, want 4", n)
 	}
 }
 

@@ -79,6 +79,7 @@ type routerWatch struct {
 	about    runtime.Object
 	told     map[string]string    // by what it is about
 	wrong    map[string]time.Time // since when a router has no master, or too many
+	known    map[string][]string  // the endpoints that a router had at the last look
 }
 
 // watchRouters runs until ctx ends.
@@ -91,7 +92,7 @@ func (c *Cloud) watchRouters(ctx context.Context, p *parts) {
 		return // ctx has ended
 	}
 	registerRouterMetrics()
-	w := &routerWatch{routers: map[string]stateful{}, recorder: p.recorder, about: lease, told: map[string]string{}, wrong: map[string]time.Time{}}
+	w := &routerWatch{routers: map[string]stateful{}, recorder: p.recorder, about: lease, told: map[string]string{}, wrong: map[string]time.Time{}, known: map[string][]string{}}
 	for name, client := range p.routers {
 		w.routers[name] = client
 	}
@@ -113,6 +114,7 @@ func (w *routerWatch) look(now time.Time) {
 		var expires time.Time
 		state := w.routers[name].State()
 		w.master(name, state, now)
+		w.vanished(name, state)
 		for _, i := range state.Instances {
 			w.instance(name, i)
 			if end := i.CertificateExpires; expires.IsZero() || !end.IsZero() && end.Before(expires) {
@@ -128,6 +130,9 @@ func (w *routerWatch) look(now time.Time) {
 
 // master tells of a router that no instance, or more than one, carries the traffic of.
 func (w *routerWatch) master(name string, s router.State, now time.Time) {
+	if s.Stock {
+		return // nobody tells: 0 would be an alert
+	}
 	masters := 0
 	for _, i := range s.Instances {
 		if i.Master {
@@ -149,8 +154,34 @@ func (w *routerWatch) master(name string, s router.State, now time.Time) {
 	}
 }
 
+// vanished ends what is told of instances that the router has no more, as a machine of a
+// stock one that was terminated: nobody could ever make them well again.
+func (w *routerWatch) vanished(name string, s router.State) {
+	now := make([]string, 0, len(s.Instances))
+	for _, i := range s.Instances {
+		now = append(now, i.Endpoint)
+	}
+	for _, endpoint := range w.known[name] {
+		if slices.Contains(now, endpoint) {
+			continue
+		}
+		at := instanceOf(name, endpoint)
+		w.transition("reach", at, ReasonRouterUnreachable, nil)
+		w.transition("problems", at, ReasonRouterProblem, nil)
+		delete(w.told, "reach "+at)
+		delete(w.told, "problems "+at)
+		of := map[string]string{"router": name, "endpoint": endpoint}
+		routerReachable.Delete(of)
+		routerProblems.Delete(of)
+	}
+	w.known[name] = now
+}
+
+// instanceOf names an instance in events.
+func instanceOf(name, endpoint string) string { return fmt.Sprintf("%s (%s)", name, endpoint) }
+
 func (w *routerWatch) instance(name string, i router.InstanceState) {
-	at := fmt.Sprintf("%s (%s)", name, i.Endpoint)
+	at := instanceOf(name, i.Endpoint)
 	reachable, away := 0.0, i.Err
 	if i.Reachable {
 		reachable, away = 1, nil // what it refuses are Services' events

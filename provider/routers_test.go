@@ -7,6 +7,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/onelb/onelb/loadbalancer/router"
 )
@@ -18,9 +19,8 @@ func (s *standing) State() router.State { return s.now }
 
 // TestRouterEvents: each trouble is told once, and its end too.
 func TestRouterEvents(t *testing.T) {
-	recorder := record.NewFakeRecorder(10)
 	edge := &standing{now: router.State{Instances: []router.InstanceState{{Endpoint: "10.0.0.1:9443"}}}}
-	w := &routerWatch{routers: map[string]stateful{"edge": edge}, recorder: recorder, about: &coordinationv1.Lease{}, told: map[string]string{}, wrong: map[string]time.Time{}}
+	w, recorder := watchOf("edge", edge)
 	instance, now := &edge.now.Instances[0], time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, step := range []struct {
 		name   string
@@ -59,4 +59,97 @@ func TestRouterEvents(t *testing.T) {
 			t.Errorf("%s: event %q and %d more, want %q", step.name, got, len(recorder.Events), step.want)
 		}
 	}
+}
+
+// TestStockRouterHasNoMaster: nobody tells who is master of a stock appliance, so nothing
+// is said of it, neither by an event nor by the gauge.
+func TestStockRouterHasNoMaster(t *testing.T) {
+	registerRouterMetrics()
+	stock := &standing{now: router.State{Stock: true, Instances: []router.InstanceState{
+		{Endpoint: "VM 3", Reachable: true}, {Endpoint: "VM 4", WasMaster: true, Err: errors.New("gone")},
+	}}}
+	w, recorder := watchOf("stock", stock)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	w.look(now)
+	<-recorder.Events // VM 4 is unreachable
+	w.look(now.Add(time.Hour))
+	if len(recorder.Events) > 0 {
+		t.Errorf("event %q", <-recorder.Events)
+	}
+	if has(t, "onelb_router_masters", "stock") {
+		t.Error("the gauge says how many masters there are")
+	}
+	if meaning, _ := stock.now.MasterProblem(); meaning != "" {
+		t.Error(meaning)
+	}
+}
+
+// TestVanishedInstance: an instance that the router has no more leaves neither a warning
+// nor a metric behind.
+func TestVanishedInstance(t *testing.T) {
+	registerRouterMetrics()
+	stock := &standing{now: router.State{Stock: true, Instances: []router.InstanceState{
+		{Endpoint: "VM 12", Reachable: true, Problems: []string{"closed"}}, {Endpoint: "VM 13", Err: errors.New("UNKNOWN")}, {Endpoint: "VM 14", Reachable: true},
+	}}}
+	w, recorder := watchOf("changing", stock)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	w.look(now)
+	for range 2 {
+		<-recorder.Events // VM 12 and 13
+	}
+	stock.now.Instances = stock.now.Instances[2:]
+	w.look(now)
+	for _, want := range []string{
+		"Normal RouterRestored Router changing (VM 12) is well again: it was closed",
+		"Normal RouterRestored Router changing (VM 13) is well again: it was UNKNOWN",
+	} {
+		if got := <-recorder.Events; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	w.look(now)
+	if len(recorder.Events) > 0 {
+		t.Errorf("and %q", <-recorder.Events)
+	}
+	for metric, wants := range map[string]map[string]bool{
+		"onelb_router_instance_reachable": {"VM 12": false, "VM 13": false, "VM 14": true},
+		"onelb_router_instance_problems":  {"VM 12": false, "VM 14": true},
+	} {
+		for endpoint, want := range wants {
+			if has(t, metric, endpoint) != want {
+				t.Errorf("%s of %s: %v, want %v", metric, endpoint, !want, want)
+			}
+		}
+	}
+	if len(w.told) != 2 { // of VM 14
+		t.Errorf("kept %v", w.told)
+	}
+}
+
+// watchOf watches one router.
+func watchOf(name string, s stateful) (*routerWatch, *record.FakeRecorder) {
+	recorder := record.NewFakeRecorder(10)
+	return &routerWatch{
+		routers: map[string]stateful{name: s}, recorder: recorder, about: &coordinationv1.Lease{},
+		told: map[string]string{}, wrong: map[string]time.Time{}, known: map[string][]string{},
+	}, recorder
+}
+
+// has reports whether a metric has a sample with this value of a label.
+func has(t *testing.T, metric, value string) bool {
+	t.Helper()
+	families, err := legacyregistry.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == metric && l.GetValue() == value {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }

@@ -43,6 +43,8 @@ type Machine struct {
 	Ready bool
 	// Busy: it is in a transition, as HOTPLUG is, that ends by itself.
 	Busy bool
+	// Off: it does not run. It may be Ready too.
+	Off bool
 	// Context has all its variables.
 	Context map[string]string
 }
@@ -77,7 +79,8 @@ type Client struct {
 	o     Options
 	owner owner
 	kick  chan struct{}
-	since time.Time // instances wait for a busy one; the loop's own
+	since map[int]time.Time // when instances were first seen busy; the loop's own
+	tried map[int]attempts  // where writes have not helped yet; the loop's own
 
 	mu        sync.Mutex // guards what follows
 	desired   *desired   // nil until the first Set
@@ -99,6 +102,7 @@ type instance struct {
 	err       error // why it cannot be read or written; nil: reachable
 	rejected  *router.RejectedError
 	confirmed uint64
+	off       string // its state, if it does not run
 }
 
 // New checks the options. It calls nobody; Run does.
@@ -115,7 +119,7 @@ func New(o Options) (*Client, error) {
 	}
 	return &Client{
 		o: o, owner: newOwner(o.Cluster, o.Identity, o.Token),
-		kick: make(chan struct{}, 1), changed: make(chan struct{}), instances: map[int]*instance{},
+		kick: make(chan struct{}, 1), changed: make(chan struct{}), instances: map[int]*instance{}, tried: map[int]attempts{},
 	}, nil
 }
 
@@ -144,8 +148,8 @@ func (c *Client) Set(d router.Document) (generation uint64) {
 
 func sameText(a, b error) bool { return a.Error() == b.Error() }
 
-// Wait blocks until every reachable instance, and at least one, has this generation
-// or a later one. Its errors are those of router.Client.
+// Wait blocks until every reachable instance, and at least one that runs, has this
+// generation or a later one. Its errors are those of router.Client.
 func (c *Client) Wait(ctx context.Context, generation uint64) error {
 	for {
 		c.mu.Lock()
@@ -166,7 +170,7 @@ func (c *Client) Wait(ctx context.Context, generation uint64) error {
 // settled is called with the mutex held.
 func (c *Client) settled(generation uint64) (bool, error) {
 	var failures []error
-	reachable, behind := 0, 0
+	running, behind := 0, 0
 	for _, id := range slices.Sorted(maps.Keys(c.instances)) {
 		switch i := c.instances[id]; {
 		case i.rejected != nil && i.rejected.Generation >= generation:
@@ -174,24 +178,48 @@ func (c *Client) settled(generation uint64) (bool, error) {
 		case i.err != nil:
 			failures = append(failures, i.err)
 		default:
-			reachable++
+			if i.off == "" {
+				running++
+			}
 			if i.confirmed < generation {
 				behind++
 			}
 		}
 	}
+	if err := c.off(); err != nil {
+		failures = append(failures, err)
+	}
 	if c.listed != nil {
 		failures = append(failures, c.listed)
 	}
 	switch {
-	case reachable > 0 && behind == 0:
+	case running > 0 && behind == 0:
 		return true, nil
 	case c.ended:
 		return false, errors.Join(router.ErrClosed, errors.Join(failures...))
-	case reachable == 0 && len(failures) > 0:
+	case running == 0 && len(failures) > 0:
 		return false, &router.UnreachableError{Router: c.o.Router, Errors: failures}
 	}
 	return false, nil
+}
+
+// off says that no instance that can be reached runs; nil: one does, or none can be
+// reached. The mutex is held.
+func (c *Client) off() error {
+	var states []string
+	for _, id := range slices.Sorted(maps.Keys(c.instances)) {
+		switch i := c.instances[id]; {
+		case i.err != nil:
+		case i.off == "":
+			return nil
+		default:
+			states = append(states, fmt.Sprintf("VM %d is in %s", id, i.off))
+		}
+	}
+	if len(states) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no instance runs: %s; start it", strings.Join(states, ", "))
 }
 
 // Refusal says why ports of an address that a Service (namespace/name) has are not
@@ -224,11 +252,12 @@ func (c *Client) leftOut() []string {
 }
 
 // State returns a copy of what is known now. An instance's endpoint is "VM <ID>"; what
-// is wrong with the whole appliance stands at the first one.
+// is wrong with the whole appliance stands at the first one that is reachable: what one
+// that is not says counts for nothing.
 func (c *Client) State() router.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := router.State{Router: c.o.Router}
+	s := router.State{Router: c.o.Router, Stock: true}
 	if c.desired != nil {
 		s.Generation = c.desired.generation
 	}
@@ -237,14 +266,22 @@ func (c *Client) State() router.State {
 		state := router.InstanceState{
 			Endpoint: "VM " + strconv.Itoa(id), Reachable: i.err == nil, Err: i.err,
 			Generation: i.confirmed, Confirmed: i.confirmed, Current: s.Generation != 0 && i.confirmed == s.Generation,
-		}
-		if len(s.Instances) == 0 {
-			state.Problems = c.leftOut()
+			WasMaster: i.err != nil,      // it may be: a machine that takes no context goes on with the one it has
+			Features:  router.Features(), // what it cannot do is refused for a better reason than an agent's age
 		}
 		if i.rejected != nil {
 			state.Problems = append(state.Problems, i.rejected.Message)
 		}
 		s.Instances = append(s.Instances, state)
+	}
+	if n := len(s.Instances); n > 0 {
+		at := slices.IndexFunc(s.Instances, func(i router.InstanceState) bool { return i.Reachable })
+		about := &s.Instances[max(at, 0)]
+		problems := c.leftOut()
+		if err := c.off(); err != nil {
+			problems = append(problems, err.Error())
+		}
+		about.Problems = append(problems, about.Problems...)
 	}
 	if c.listed != nil && len(c.instances) == 0 {
 		s.Instances = append(s.Instances, router.InstanceState{Endpoint: "virtual router " + strconv.Itoa(c.o.VirtualRouter), Err: c.listed})

@@ -128,14 +128,22 @@ func TestBusyInstance(t *testing.T) {
 		f.edit(3, func(*Machine) { f.set(3, "RUNNING") })
 		eventually(t, "all current", current(c))
 		f.edit(3, func(*Machine) { f.set(3, "HOTPLUG") })
-		c.Set(document([]uint16{80, 81}))
-		eventually(t, "the other one is written to", func() bool { return strings.Contains(f.ours(4), ":81:") })
+		if err := c.Wait(t.Context(), c.Set(document([]uint16{80, 81}))); err != nil {
+			t.Errorf("all wait for the one that stays busy: %v", err)
+		}
+		if !strings.Contains(f.ours(4), ":81:") {
+			t.Error("the other one is not written to")
+		}
+		if i := c.State().Instances[0]; i.Reachable || i.Err == nil || i.Err.Error() != "virtual machine 3 stays in state HOTPLUG: see onevm show 3" {
+			t.Errorf("%+v", i)
+		}
 		f.edit(3, func(*Machine) { f.set(3, "RUNNING") })
 		eventually(t, "all current", current(c))
 	})
 }
 
-// TestStates: an instance that takes no context is unreachable, and one that is off is not.
+// TestStates: an instance that takes no context is unreachable, one that is off is not, and
+// nothing is done as long as none runs.
 func TestStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeOne(t)
@@ -144,13 +152,23 @@ func TestStates(t *testing.T) {
 		c, stop := start(t, options(f))
 		defer stop()
 		generation := c.Set(document([]uint16{80}))
-		if err := c.Wait(t.Context(), generation); err != nil {
-			t.Fatal(err)
+		const off = "no instance runs: VM 4 is in POWEROFF; start it"
+		if err := c.Wait(t.Context(), generation); !errors.Is(err, router.ErrUnreachable) || !strings.Contains(err.Error(), off) {
+			t.Errorf("%v, want %q", err, off)
 		}
+		eventually(t, "the one that is off has its context for when it starts", func() bool { return c.State().Instances[1].Current })
 		s := c.State()
 		if len(s.Instances) != 2 || s.Instances[0].Reachable || !strings.Contains(s.Instances[0].Err.Error(), "UNKNOWN") || !s.Instances[1].Current {
 			t.Errorf("%+v", s.Instances)
 		}
+		if p := s.Instances[1].Problems; len(p) != 1 || p[0] != off {
+			t.Errorf("problems %q", p)
+		}
+		if !s.Instances[0].WasMaster || s.Instances[1].WasMaster {
+			t.Error("the one that keeps its old context may answer, and the other one may not")
+		}
+		f.edit(4, func(*Machine) { f.set(4, "RUNNING") })
+		eventually(t, "it is seen to run", func() bool { return c.Wait(t.Context(), generation) == nil })
 		f.edit(4, func(*Machine) { f.set(4, "SUSPENDED") })
 		if err := c.Wait(t.Context(), c.Set(document([]uint16{81}))); !errors.Is(err, router.ErrUnreachable) {
 			t.Errorf("no instance takes a context: %v", err)
@@ -171,6 +189,49 @@ func TestStates(t *testing.T) {
 		f.mu.Unlock()
 		eventually(t, "it goes on", current(c))
 	})
+}
+
+// TestVainWrites: what is refused, or does not last, is written again, but ever more rarely,
+// and told.
+func TestVainWrites(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(f *fakeOne, on bool)
+		text string
+	}{
+		"refused": {func(f *fakeOne, on bool) {
+			if f.denied = nil; on {
+				f.denied = errors.New("not authorized")
+			}
+		}, "not authorized"},
+		"forgotten": {func(f *fakeOne, on bool) { f.forgets = on }, "does not have what was written to its context"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeOne(t)
+				c.set(f, true)
+				client, stop := start(t, options(f))
+				defer stop()
+				generation := client.Set(document([]uint16{80}))
+				if err := client.Wait(t.Context(), generation); !errors.Is(err, router.ErrUnreachable) || !strings.Contains(err.Error(), c.text) {
+					t.Errorf("%v, want %q", err, c.text)
+				}
+				time.Sleep(time.Hour)
+				f.mu.Lock()
+				if most := 2 * 130; f.asked > most { // two instances, each 30 s
+					t.Errorf("%d calls in an hour, want %d at most", f.asked, most)
+				}
+				c.set(f, false)
+				f.mu.Unlock()
+				time.Sleep(time.Minute)
+				if err := client.Wait(t.Context(), generation); err != nil {
+					t.Error(err)
+				}
+				if s := client.State(); s.Instances[0].Err != nil || !current(client)() {
+					t.Errorf("%+v", s.Instances)
+				}
+			})
+		})
+	}
 }
 
 // TestTwoClusters share an appliance, and the switch that the first has turned on
@@ -299,6 +360,15 @@ func TestRefusal(t *testing.T) {
 		if p := c.State().Instances[0].Problems; len(p) != 3 || !strings.HasPrefix(p[1], "Service default/s1 is closed on 203.0.113.101: ") {
 			t.Errorf("problems %q", p)
 		}
+		f.edit(3, func(*Machine) { f.set(3, "UNKNOWN") })
+		f.edit(4, func(m *Machine) { m.Context["ONEAPP_VNF_NAT4_PORT_FWD8"] = "80:10.20.0.9" })
+		eventually(t, "it is told at one that is reachable", func() bool {
+			s := c.State()
+			return !s.Instances[0].Reachable && len(s.Instances[0].Problems) == 0 && len(s.Instances[1].Problems) == 4
+		})
+		f.edit(4, func(m *Machine) { delete(m.Context, "ONEAPP_VNF_NAT4_PORT_FWD8") })
+		f.edit(3, func(*Machine) { f.set(3, "RUNNING") })
+		eventually(t, "both are well again", current(c))
 		for _, id := range []int{3, 4} {
 			if text := f.ours(id); strings.Count(text, "_PORT_FWD1") != 1 || strings.Count(text, "_VIP1") != 1 {
 				t.Errorf("VM %d:\n%s", id, text)

@@ -27,7 +27,10 @@ type fakeOne struct {
 	writes   map[int]int
 	hotplug  map[int]time.Time // until when
 	down     error
-	shared   bool // others write too, between a client's look and its write
+	denied   error // of SetContext
+	forgets  bool  // what it is told
+	asked    int   // calls of SetContext
+	shared   bool  // others write too, between a client's look and its write
 	calls    int
 	// stop, if set, is called before and after the effect of each call, and ends it
 	// with an error if it says so.
@@ -95,14 +98,23 @@ func (f *fakeOne) Machine(_ context.Context, id int) (m Machine, err error) {
 func (f *fakeOne) SetContext(_ context.Context, id int, variables map[string]string) error {
 	return f.call(func() error {
 		m := f.machines[id]
+		f.asked++
+		if f.denied != nil {
+			return f.denied
+		}
 		if m.Busy && !f.shared {
 			f.t.Errorf("VM %d was written to in %s", id, m.State)
 		}
 		if !m.Ready {
 			return ipam.ErrNotReady
 		}
-		maps.Copy(m.Context, variables)
+		if !f.forgets {
+			maps.Copy(m.Context, variables)
+		}
 		f.writes[id]++
+		if m.Off {
+			return nil
+		}
 		f.set(id, "HOTPLUG")
 		f.hotplug[id] = time.Now().Add(3 * time.Second)
 		return nil
@@ -111,6 +123,7 @@ func (f *fakeOne) SetContext(_ context.Context, id int, variables map[string]str
 
 func (f *fakeOne) set(id int, state string) {
 	m := f.machines[id]
+	m.Off = state == "POWEROFF"
 	m.State, m.Ready, m.Busy, m.Gone = state, state == "RUNNING" || state == "POWEROFF", state == "HOTPLUG", state == "DONE"
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer/router"
 )
 
@@ -97,6 +96,9 @@ func (c *Client) read(ctx context.Context) (found map[int]*instance, machines []
 			found[id] = &instance{err: err}
 		case !m.Gone:
 			found[id] = &instance{}
+			if m.Off {
+				found[id].off = m.State
+			}
 			machines = append(machines, m)
 		}
 	}
@@ -109,7 +111,7 @@ func (c *Client) read(ctx context.Context) (found map[int]*instance, machines []
 // apply decides what each machine needs and writes it. It returns when to look again.
 func (c *Client) apply(ctx context.Context, d *desired, entries []entry, machines []Machine, found map[int]*instance) time.Duration {
 	due := map[int]map[string]string{}
-	busy := false
+	var busy []Machine
 	for _, m := range machines {
 		changes, err := c.owner.changes(entries, m.Context)
 		i := found[m.ID]
@@ -119,7 +121,7 @@ func (c *Client) apply(ctx context.Context, d *desired, entries []entry, machine
 			rejected.Router, rejected.Endpoint, rejected.Generation = c.o.Router, fmt.Sprintf("VM %d", m.ID), d.generation
 			i.rejected = rejected
 		case m.Busy:
-			busy = true
+			busy = append(busy, m)
 		case len(changes) == 0:
 			i.confirmed = d.generation
 		case m.Ready:
@@ -128,43 +130,43 @@ func (c *Client) apply(ctx context.Context, d *desired, entries []entry, machine
 			i.err = unwritable(m)
 		}
 	}
-	patient := c.patient(busy)
-	if !busy || !patient {
+	patient := c.patient(busy, found)
+	soon := patient
+	if !patient {
 		for _, id := range slices.Sorted(maps.Keys(due)) {
 			if ctx.Err() == nil {
-				c.write(ctx, id, due[id], found[id])
+				soon = c.write(ctx, d.generation, id, due[id], found[id]) || soon
 			}
 		}
 	}
+	maps.DeleteFunc(c.tried, func(id int, _ attempts) bool { return found[id] == nil || found[id].confirmed == d.generation })
 	switch {
-	case len(due) > 0 || busy && patient:
-		return c.o.Poll // read back
-	case busy || slices.ContainsFunc(slices.Collect(maps.Values(found)), func(i *instance) bool { return i.confirmed != d.generation }):
+	case soon:
+		return c.o.Poll
+	case len(busy) > 0 || slices.ContainsFunc(slices.Collect(maps.Values(found)), func(i *instance) bool { return i.confirmed != d.generation }):
 		return retryAfter
 	}
 	return c.o.Recheck
 }
 
-// patient reports whether instances are still to wait for one that is busy.
-func (c *Client) patient(busy bool) bool {
-	switch {
-	case !busy:
-		c.since = time.Time{}
-	case c.since.IsZero():
-		c.since = time.Now()
+// patient reports whether instances are still to wait for one that is busy. One that
+// has been so for too long is waited for no more, by them or by Services.
+func (c *Client) patient(busy []Machine, found map[int]*instance) bool {
+	now, since, patient := time.Now(), map[int]time.Time{}, false
+	for _, m := range busy {
+		began, known := c.since[m.ID]
+		if !known {
+			began = now
+		}
+		since[m.ID] = began
+		if now.Sub(began) < c.o.Patience {
+			patient = true
+			continue
+		}
+		found[m.ID].err = fmt.Errorf("virtual machine %d stays in state %s: see onevm show %d", m.ID, m.State, m.ID)
 	}
-	return busy && time.Since(c.since) < c.o.Patience
-}
-
-func (c *Client) write(ctx context.Context, id int, changes map[string]string, i *instance) {
-	err := c.o.OpenNebula.SetContext(ctx, id, changes)
-	countWrite(c.o.Router, err)
-	switch {
-	case err == nil:
-		klog.FromContext(ctx).V(2).Info("Changed the context of an instance", "vm", id, "variables", len(changes))
-	case !errors.Is(err, ipam.ErrNotReady): // that passes
-		i.err = err
-	}
+	c.since = since
+	return patient
 }
 
 // unlisted takes in that the instances cannot be listed: those that are known

@@ -17,7 +17,9 @@ type State struct {
 	Router string
 	// Generation is the desired one; 0 before the first Set.
 	Generation uint64
-	Instances  []InstanceState
+	// Stock: on its instances there is no agent, so nobody tells which of them is master.
+	Stock     bool
+	Instances []InstanceState
 }
 
 // InstanceState is one instance of a router, in the order of the endpoints.
@@ -33,7 +35,8 @@ type InstanceState struct {
 	// run; 0 while there is none.
 	Confirmed uint64
 	// Master is whether it carries the traffic. WasMaster is that of its last word,
-	// also when it cannot be reached: its kernel goes on without the agent.
+	// also when it cannot be reached: its kernel goes on without the agent. Of a stock
+	// router's instance that cannot be reached it is true, since nobody knows.
 	Master, WasMaster bool
 	// Members counts checked backends, Healthy those that pass.
 	Members int
@@ -43,7 +46,7 @@ type InstanceState struct {
 	// Problems are what the agent complains about, and what is wrong with our
 	// certificates.
 	Problems []string
-	// Version is the agent's.
+	// Version is the agent's; empty while it was never heard.
 	Version string
 	// Features are what it can do.
 	Features []Feature
@@ -107,8 +110,11 @@ func (i *instance) state(desired uint64) InstanceState {
 }
 
 // MasterProblem says what is wrong with who carries the traffic, and the way out; empty
-// while exactly one instance does, or none can be reached.
+// while exactly one instance does, none can be reached, or nobody tells.
 func (s State) MasterProblem() (meaning, wayOut string) {
+	if s.Stock {
+		return "", ""
+	}
 	var masters, away, lost []string
 	for _, i := range s.Instances {
 		switch {

@@ -45,12 +45,13 @@ func machine(vm one.Contextualized) appliance.Machine {
 		m.Ready = vm.LCMState == one.LCMRunning
 		m.Busy = !m.Ready && vm.LCMState != one.LCMUnknown && !strings.HasSuffix(m.State, "_FAILURE")
 	case one.VMPending, one.VMHold, one.VMPowerOff, one.VMUndeployed:
-		m.Ready = true // it has the new context when it starts
+		m.Ready, m.Off = true, true // it has the new context when it starts
 	case one.VMCloning:
 		m.Busy = true
 	case one.VMDone:
 		m.Gone = true
 	case one.VMInit, one.VMStopped, one.VMSuspended, one.VMCloningFailure:
+		m.Off = true
 	}
 	return m
 }

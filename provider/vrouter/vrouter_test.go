@@ -24,6 +24,9 @@ func TestStates(t *testing.T) {
 			if kinds > 1 {
 				t.Errorf("%s/%s: %+v", s, l, m)
 			}
+			if runs := s == one.VMActive || s == one.VMCloning || s == one.VMDone; m.Off == runs {
+				t.Errorf("%s/%s: %+v", s, l, m)
+			}
 			if s != one.VMActive {
 				continue
 			}
