@@ -177,6 +177,11 @@ func (o *official) services(p *Plan) {
 			p.Notes = append(p.Notes, fmt.Sprintf("range %d of the reservation (%s) says nothing of a Service: its hold is released as an orphan", r.ID, r.First4))
 			continue
 		}
+		// Also those that cannot be moved yet: with the signature, a hold that is
+		// nobody's is an orphan. Of several, none gets it before the plan lets it.
+		for _, svc := range byName[name] {
+			o.inscribes(r, svc)
+		}
 		if name != "" && len(byName[name]) == 0 {
 			p.Notes = append(p.Notes, fmt.Sprintf("%s is on record for %s, which is no Service of this cluster: its hold is released as an orphan", r.First4, name))
 		}
@@ -186,6 +191,18 @@ func (o *official) services(p *Plan) {
 			p.Services = append(p.Services, o.service(svc, name, byName[name]))
 		}
 	}
+}
+
+// inscribes notes that the address of a range is a Service's, beside others who
+// have the same name to the predecessor.
+func (o *official) inscribes(r ipam.Range, svc *corev1.Service) {
+	owner := ipam.Owner{Namespace: svc.Namespace, Name: svc.Name}
+	t := o.owners[r.ID][r.First4]
+	if !r.First4.IsValid() || t.Has(owner) {
+		return
+	}
+	t.Owners = append(t.Owners, owner)
+	o.owners[r.ID] = map[netip.Addr]ipam.Title{r.First4: t}
 }
 
 func (o *official) service(svc *corev1.Service, name string, same []*corev1.Service) Service {
@@ -209,7 +226,7 @@ func (o *official) service(svc *corev1.Service, name string, same []*corev1.Serv
 		}
 		s.Addresses = append(s.Addresses, a)
 		if len(s.Problems) == 0 {
-			o.owners[r.ID] = map[netip.Addr]ipam.Title{a: {Owners: []ipam.Owner{{Namespace: svc.Namespace, Name: svc.Name}}}}
+			o.inscribes(r, svc)
 		}
 	}
 	if len(s.Addresses) == 0 {
