@@ -338,6 +338,23 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestAPoolThatCannotBeMade keeps all Services that have an address of it, also
+// those that have one of another pool beside.
+func TestAPoolThatCannotBeMade(t *testing.T) {
+	c := sample.New()
+	c.Pools, c.VirtualIPs = nil, nil
+	c.Services = []*corev1.Service{service("default", "both", nil, "10.20.0.101", "2001:db8::100"), service("default", "edge", nil, "2001:db8::101"), service("default", "main", nil, "10.20.0.102")}
+	inv, err := inventory.Read(t.Context(), inventory.Clients{Kube: c.Kube(), OneLB: c.OneLB()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := metalPlan{metal: readAll(t, twoPools), inv: inv, networks: networks()[:1]}
+	p := m.make()
+	if open, blocked := p.Left(); open != 1 || blocked != 2 || !strings.Contains(strings.Join(p.Services[0].Problems, "; "), "AddressPool edge, which has its 2001:db8::100, cannot be made") {
+		t.Errorf("%d open, %d blocked, %+v", open, blocked, p.Services)
+	}
+}
+
 func TestClassOfMetalLB(t *testing.T) {
 	svc := service("default", "a", nil, "10.20.0.101")
 	svc.Spec.LoadBalancerClass = ptr.To("metallb")

@@ -114,6 +114,10 @@ func (m *metalPlan) check(plan *Plan, s *Service) {
 			continue // said
 		}
 		pool := plan.pool(p.Name)
+		if len(pool.Problems) > 0 && s.Pool != p.Name { // it has addresses of several pools, or names another
+			s.Problems = append(s.Problems, fmt.Sprintf("AddressPool %s, which has its %s, cannot be made", p.Name, a))
+			continue
+		}
 		n := m.network(pool)
 		if n == nil {
 			continue // the pool says why
