@@ -25,9 +25,8 @@ import (
 //
 // onelb takes the reservation over as it is: the addresses are never free.
 const (
-	officialService = "LB_NAME" // attribute of a range: <cluster>-<namespace>-<name>
-	officialLB      = "-lb"
-	officialVR      = "-vr"
+	officialLB = "-lb"
+	officialVR = "-vr"
 )
 
 var officialImage = regexp.MustCompile(`cloud-provider-opennebula`)
@@ -172,7 +171,7 @@ func (o *official) services(p *Plan) {
 		}
 	}
 	for _, r := range o.reservation.Ranges {
-		name := r.Attributes[officialService]
+		name := r.Attributes[ipam.AttributeOfficialService]
 		if name == "" && r.Attributes[ipam.AttributeOwners] == "" {
 			p.Notes = append(p.Notes, fmt.Sprintf("range %d of the reservation (%s) says nothing of a Service: its hold is released as an orphan", r.ID, r.First4))
 			continue
@@ -221,8 +220,8 @@ func (o *official) service(svc *corev1.Service, name string, same []*corev1.Serv
 			continue
 		}
 		r := o.reservation.Ranges[i]
-		if r.Attributes[officialService] != name && !o.inv.Owns(svc, a) {
-			s.Problems = append(s.Problems, fmt.Sprintf("it shows %s, which is on record for %q", a, r.Attributes[officialService]))
+		if r.Attributes[ipam.AttributeOfficialService] != name && !o.inv.Owns(svc, a) {
+			s.Problems = append(s.Problems, fmt.Sprintf("it shows %s, which is on record for %q", a, r.Attributes[ipam.AttributeOfficialService]))
 		}
 		s.Addresses = append(s.Addresses, a)
 		if len(s.Problems) == 0 {

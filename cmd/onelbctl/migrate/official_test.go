@@ -49,7 +49,7 @@ func officialWorld(t *testing.T, services []*corev1.Service, ranges ...string) (
 	a := addr("10.20.0.101")
 	for i, name := range ranges {
 		n.Ranges = append(n.Ranges, ipam.Range{
-			ID: ipam.RangeID(i), First4: a, Size: 1, Attributes: map[string]string{officialService: name},
+			ID: ipam.RangeID(i), First4: a, Size: 1, Attributes: map[string]string{ipam.AttributeOfficialService: name},
 			Leases: []ipam.Lease{{IP4: a, Held: true}},
 		})
 		a = a.Next()
@@ -87,7 +87,7 @@ func TestAllAreInscribed(t *testing.T) {
 		"10.20.0.101=a-b/c,a/b-c", "10.20.0.102=default/web", "10.20.0.103=default/silent", "10.20.0.104=default/free", "",
 	} {
 		got := f.networks[7].Ranges[i].Attributes
-		if got[ipam.AttributeOwners] != want || !strings.HasPrefix(got[officialService], "lab-") {
+		if got[ipam.AttributeOwners] != want || !strings.HasPrefix(got[ipam.AttributeOfficialService], "lab-") {
 			t.Errorf("range %d: %v, want %q", i, got, want)
 		}
 	}
