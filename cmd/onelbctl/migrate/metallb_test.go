@@ -273,15 +273,22 @@ func TestServices(t *testing.T) {
 			services:    []*corev1.Service{service("default", "a", share, "10.20.0.101"), service("default", "b", share, "10.20.0.101")},
 			annotations: map[string]string{"onelb.io/address": "10.20.0.101", "onelb.io/share": "metallb-fbe88405edea9992"}, note: `"one key"`,
 		},
-		"not shared":     {services: []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", share, "10.20.0.101")}, problem: "Service default/b shows 10.20.0.101 too"},
-		"waits":          {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "10.20.0.102"})}, annotations: map[string]string{"onelb.io/address": "10.20.0.102"}, note: "no address yet"},
-		"somebody's":     {services: []*corev1.Service{service("default", "a", nil, "10.9.9.9")}, problem: "10.9.9.9 is in no IPAddressPool"},
-		"unknown word":   {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/magic": "1"}, "10.20.0.101")}, annotations: map[string]string{"onelb.io/address": "10.20.0.101"}, note: "metallb.io/magic has no counterpart"},
-		"on hold":        {services: []*corev1.Service{service("default", "a", nil, "10.20.0.104")}, problem: "onevnet release 3 10.20.0.104"},
-		"a VM's":         {services: []*corev1.Service{service("default", "a", nil, "10.20.0.105")}, problem: "used by VM 9"},
-		"of a stranger":  {services: []*corev1.Service{service("default", "a", nil, "10.20.0.106")}, problem: "used by VNET 31"},
-		"no such pool":   {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/address-pool": "gone"})}, problem: "the pool gone, which is not there"},
-		"not in network": {services: []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", nil, "10.20.0.141")}, problem: ""},
+		"not shared": {services: []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", share, "10.20.0.101")}, problem: "Service default/b shows 10.20.0.101 too"},
+		"waits":      {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "10.20.0.102"})}, annotations: map[string]string{"onelb.io/address": "10.20.0.102"}, note: "no address yet"},
+		"waits for a Service's": {services: []*corev1.Service{
+			service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "2001:db8::100, 10.20.0.102"}), service("default", "b", nil, "10.20.0.102"),
+		}, problem: "Service default/b shows 10.20.0.102 too", note: "no address yet"},
+		"waits to share": {services: []*corev1.Service{
+			service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "10.20.0.102", "metallb.io/allow-shared-ip": "one key"}), service("default", "b", share, "10.20.0.102"),
+		}, annotations: map[string]string{"onelb.io/address": "10.20.0.102", "onelb.io/share": "metallb-fbe88405edea9992"}},
+		"waits for nonsense": {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "nonsense"})}, problem: `says "nonsense", which is no address`},
+		"somebody's":         {services: []*corev1.Service{service("default", "a", nil, "10.9.9.9")}, problem: "10.9.9.9 is in no IPAddressPool"},
+		"unknown word":       {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/magic": "1"}, "10.20.0.101")}, annotations: map[string]string{"onelb.io/address": "10.20.0.101"}, note: "metallb.io/magic has no counterpart"},
+		"on hold":            {services: []*corev1.Service{service("default", "a", nil, "10.20.0.104")}, problem: "onevnet release 3 10.20.0.104"},
+		"a VM's":             {services: []*corev1.Service{service("default", "a", nil, "10.20.0.105")}, problem: "used by VM 9"},
+		"of a stranger":      {services: []*corev1.Service{service("default", "a", nil, "10.20.0.106")}, problem: "used by VNET 31"},
+		"no such pool":       {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/address-pool": "gone"})}, problem: "the pool gone, which is not there"},
+		"not in network":     {services: []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", nil, "10.20.0.141")}, problem: ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := planned(t, func(c *sample.Cluster) { c.Services = tt.services })
@@ -335,6 +342,20 @@ func TestPlan(t *testing.T) {
 	var out bytes.Buffer
 	if err := p.Print(&out); err != nil || !strings.Contains(out.String(), "2 Services to be moved, 0 stay where they are, 0 are onelb's") {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// TestHasty: onelb reads spec.loadBalancerIP, and would not wait for who has it.
+func TestHasty(t *testing.T) {
+	a := service("default", "a", nil)
+	a.Spec.LoadBalancerIP = "10.20.0.102"
+	all := []*corev1.Service{a, service("default", "b", nil, "10.20.0.103")}
+	if p := planned(t, func(c *sample.Cluster) { c.Services = all }); len(p.Problems) > 0 {
+		t.Errorf("%v", p.Problems)
+	}
+	all[1] = service("default", "b", nil, "10.20.0.102")
+	if p := planned(t, func(c *sample.Cluster) { c.Services = all }); len(p.Problems) != 1 || !strings.Contains(p.Problems[0], "Service default/a asks for 10.20.0.102 with spec.loadBalancerIP, which Service default/b has") {
+		t.Errorf("%v", p.Problems)
 	}
 }
 
