@@ -336,6 +336,16 @@ func TestPlan(t *testing.T) {
 	if main == nil || main.Spec.Network.Name != "private" || !main.Spec.ShareAcrossNamespaces || len(main.Notes) != 1 || !strings.Contains(main.Notes[0], "for example not 10.20.0.140") {
 		t.Errorf("%+v", main)
 	}
+	for mark, want := range map[string]bool{"true": true, "": false} {
+		p := planned(t, func(c *sample.Cluster) {
+			there := sample.New().Pools[0]
+			there.Name, there.Annotations = "main", map[string]string{Migrating: mark}
+			c.Pools = append(c.Pools, there)
+		})
+		if main := p.pool("main"); !main.There || main.AutoAssign != want {
+			t.Errorf("mark %q: %+v", mark, main)
+		}
+	}
 	if edge := p.pool("edge"); edge == nil || edge.Spec.Network.Name != "public" || edge.Spec.ShareAcrossNamespaces {
 		t.Errorf("%+v", edge)
 	}

@@ -58,8 +58,7 @@ func (m *metalPlan) make() Plan {
 // pool plans one AddressPool, with its network.
 func (m *metalPlan) pool(p *metalPool, services []Service) Pool {
 	if there := m.inv.Pool(p.Name); there != nil {
-		out := m.convert(p, m.inv.Namespaces)
-		return Pool{Name: p.Name, Spec: there.Spec, There: true, AutoAssign: out.AutoAssign}
+		return Pool{Name: p.Name, Spec: there.Spec, There: true, AutoAssign: migrating(there)}
 	}
 	out := m.convert(p, m.inv.Namespaces)
 	out.Spec.ShareAcrossNamespaces = across(services, p.Name)

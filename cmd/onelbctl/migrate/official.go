@@ -136,7 +136,7 @@ func (o *official) problems() []string {
 
 func (o *official) poolPlan() Pool {
 	if there := o.inv.Pool(o.pool); there != nil {
-		return Pool{Name: o.pool, Spec: there.Spec, There: true, AutoAssign: true}
+		return Pool{Name: o.pool, Spec: there.Spec, There: true, AutoAssign: migrating(there)}
 	}
 	id := int32(o.parent.ID) //nolint:gosec // OpenNebula's IDs are small
 	out := Pool{Name: o.pool, AutoAssign: true, Spec: v1alpha1.AddressPoolSpec{
