@@ -232,28 +232,38 @@ func (p Plan) Both(earlier Plan) Plan {
 	return out
 }
 
-// Apply gives back what the plan says, and tells of each item when it is done.
-func (p Plan) Apply(ctx context.Context, n Networks, done func(Item)) error {
+// Steps is called around each item that is given back.
+type Steps struct {
+	// Before may keep the item, and all that follow, from going, by an error.
+	Before func(Item) error
+	Done   func(Item)
+}
+
+// Apply gives back what the plan says, one item after the other.
+func (p Plan) Apply(ctx context.Context, n Networks, s Steps) error {
 	for _, i := range p.Items {
 		if i.Verdict != Return {
 			continue
 		}
-		if i.Address.IsValid() {
-			if err := n.Release(ctx, i.Network, i.Address); err != nil {
-				return fmt.Errorf("%s: %w", i, err)
-			}
-			done(i)
-			continue
+		if err := s.Before(i); err != nil {
+			return err
 		}
-		for _, a := range i.holds {
-			if err := n.Release(ctx, i.Network, a); err != nil {
-				return fmt.Errorf("%s: release %s: %w", i, a, err)
-			}
-		}
-		if err := n.DeleteReservation(ctx, i.Network); err != nil {
+		if err := i.giveBack(ctx, n); err != nil {
 			return fmt.Errorf("%s: %w", i, err)
 		}
-		done(i)
+		s.Done(i)
 	}
 	return nil
+}
+
+func (i Item) giveBack(ctx context.Context, n Networks) error {
+	if i.Address.IsValid() {
+		return n.Release(ctx, i.Network, i.Address)
+	}
+	for _, a := range i.holds {
+		if err := n.Release(ctx, i.Network, a); err != nil {
+			return fmt.Errorf("release %s: %w", a, err)
+		}
+	}
+	return n.DeleteReservation(ctx, i.Network)
 }

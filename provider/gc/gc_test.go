@@ -117,6 +117,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+var errUnwilling = errors.New("not now")
+
 func TestApplyGivesBackWhatWasSeenTwice(t *testing.T) {
 	f := world()
 	w := Wanted{Pools: []string{"main"}}
@@ -132,7 +134,7 @@ func TestApplyGivesBackWhatWasSeenTwice(t *testing.T) {
 	}
 	both := second.Both(first)
 	told := 0
-	if err := both.Apply(t.Context(), f, func(Item) { told++ }); err != nil {
+	if err := both.Apply(t.Context(), f, Steps{Before: func(Item) error { return nil }, Done: func(Item) { told++ }}); err != nil {
 		t.Fatal(err)
 	}
 	if want := []netip.Addr{addr("10.0.0.1"), addr("10.0.0.3"), addr("10.0.0.5"), addr("10.0.0.12"), addr("10.0.0.15")}; !slices.Equal(f.released, want) {
@@ -141,9 +143,14 @@ func TestApplyGivesBackWhatWasSeenTwice(t *testing.T) {
 	if !slices.Equal(f.deleted, []ipam.NetworkID{6, 12}) || told != 5 {
 		t.Errorf("deleted %v, told of %d", f.deleted, told)
 	}
+	failed := func(Item) { t.Error("told of what failed") }
 	f.fails = errors.New("no")
-	if err := both.Apply(t.Context(), f, func(Item) { t.Error("told of what failed") }); err == nil {
-		t.Error("an error was lost")
+	if err := both.Apply(t.Context(), f, Steps{Before: func(Item) error { return nil }, Done: failed}); !errors.Is(err, f.fails) {
+		t.Errorf("an error was lost: %v", err)
+	}
+	f.released = nil
+	if err := both.Apply(t.Context(), f, Steps{Before: func(Item) error { return errUnwilling }, Done: failed}); !errors.Is(err, errUnwilling) || len(f.released) > 0 {
+		t.Errorf("%v, released %v", err, f.released)
 	}
 }
 
