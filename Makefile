@@ -54,7 +54,7 @@ demo: build/demo ## Whole private datacenter on this machine, a Service in it, a
 check: ## Quick and without root: format, vet, unit tests, project rules
 	@$(gofmt-clean)
 	go vet ./...
-	go test -timeout 5m $(ARGS) $(UNIT)
+	ONELB_CHECK=1 go test -timeout 5m $(ARGS) $(UNIT)
 
 .PHONY: test
 test: ## All that CI runs (root): check, unit tests with the race detector, contract, lab and end to end
@@ -132,7 +132,7 @@ vm: kube ## kube-proxy in IPVS mode, in an emulated machine with Debian's kernel
 .PHONY: page
 page: ## The web page in Debian's Chromium, without a window; takes the pictures in docs/pictures (root; 125 MB; not part of make test)
 	@$(need-root)
-	@go test -count=1 -v ./test/browser -browser -pictures $(CURDIR)/docs/pictures $(ARGS)
+	@go test -count=1 -v -timeout 30m ./test/browser -browser -pictures $(CURDIR)/docs/pictures $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Each fuzz test for FUZZTIME (20s)

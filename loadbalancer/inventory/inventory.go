@@ -124,6 +124,21 @@ func Read(ctx context.Context, c Clients) (*Inventory, error) {
 	return inv, missing
 }
 
+// ReadManager reads only what says who leads: the Deployment and the Lease. An error
+// is that of either; what is not there is none.
+func ReadManager(ctx context.Context, c kubernetes.Interface) (*Inventory, error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	inv := &Inventory{Time: time.Now()}
+	if err := inv.readManager(ctx, c); err != nil {
+		return nil, fmt.Errorf("read the Deployment %s/%s: %w", Namespace, Manager, err)
+	}
+	if err := inv.readLeader(ctx, c); err != nil {
+		return nil, fmt.Errorf("read the Lease %s/%s: %w", Namespace, LeaderLease, err)
+	}
+	return inv, nil
+}
+
 // Complete sorts the lists and makes things be found. Whoever fills an inventory
 // without Read calls it once, when it is full.
 func (inv *Inventory) Complete() {

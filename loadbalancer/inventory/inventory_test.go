@@ -1,10 +1,14 @@
 package inventory
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	ktesting "k8s.io/client-go/testing"
 
 	"github.com/onelb/onelb/test/sample"
 )
@@ -46,6 +50,26 @@ func TestLeads(t *testing.T) {
 	s.Leader = nil
 	if name, fresh := read(t, s).Leads(); name != "" || fresh {
 		t.Errorf("%s %v", name, fresh)
+	}
+}
+
+func TestReadManager(t *testing.T) {
+	s := sample.New()
+	inv, err := ReadManager(t.Context(), s.Kube())
+	if err != nil || inv.Manager == nil || inv.Leader == nil {
+		t.Fatal(inv, err)
+	}
+	if name, fresh := inv.Leads(); name != "node-1" || !fresh || !inv.Elects() {
+		t.Errorf("%s %v", name, fresh)
+	}
+	s.Leader = nil
+	kube := s.Kube()
+	if inv, err := ReadManager(t.Context(), kube); err != nil || inv.Leader != nil {
+		t.Error(inv, err)
+	}
+	kube.PrependReactor("get", "leases", func(ktesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("forbidden") })
+	if _, err := ReadManager(t.Context(), kube); err == nil || !strings.Contains(err.Error(), "cloud-controller-manager: forbidden") {
+		t.Errorf("an error was lost: %v", err)
 	}
 }
 

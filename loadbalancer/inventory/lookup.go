@@ -122,6 +122,8 @@ func (inv *Inventory) Judge(svc *corev1.Service) loadbalancer.Verdict {
 }
 
 // Leads names who leads and says whether the lease is fresh; empty: nobody ever did.
+// That is by this machine's clock: whoever must not be wrong looks again whether
+// the lease is renewed.
 func (inv *Inventory) Leads() (name string, fresh bool) {
 	if inv.Leader == nil || inv.Leader.Spec.HolderIdentity == nil {
 		return "", false

@@ -5,7 +5,8 @@
 //
 // Guarantees: only reservations of our OpenNebula user that have this cluster's
 // name, and its identity or none, are touched; none in which a machine has an
-// address. What an owner is on record for is kept, unless its time is over.
+// address, and none of OpenNebula's own cloud-controller-manager. What an owner is
+// on record for is kept, unless its time is over.
 // Making a plan changes nothing; applying one twice does nothing the second time.
 //
 // Failure: what was given back before an error stays so; make a plan again.
@@ -138,6 +139,8 @@ func look(n ipam.Network, pool, identity string, w Wanted, now time.Time) []Item
 		whole.Why = fmt.Sprintf("it is signed with the identity %s of another cluster of this name; if that is this one's predecessor, see onelbctl adopt", uid)
 	case uid != "" && of != pool:
 		whole.Why = fmt.Sprintf("it is signed for AddressPool %s, which is not in its name", of)
+	case uid == "" && official(n):
+		whole.Why = "it is that of OpenNebula's own cloud-controller-manager, with the addresses of its Services; see onelbctl migrate opennebula-ccm"
 	case wanted:
 		return holds(n, pool, w.Addresses[pool], now)
 	case !n.Ready:
@@ -147,6 +150,12 @@ func look(n ipam.Network, pool, identity string, w Wanted, now time.Time) []Item
 		whole.holds = whole.occupied(n)
 	}
 	return []Item{whole}
+}
+
+// official reports whether a reservation has ranges that OpenNebula's own
+// cloud-controller-manager has named after Services.
+func official(n ipam.Network) bool {
+	return slices.ContainsFunc(n.Ranges, func(r ipam.Range) bool { return r.Attributes[ipam.AttributeOfficialService] != "" })
 }
 
 // occupied lists the holds of a reservation that nobody wants. Leases of others
@@ -223,28 +232,38 @@ func (p Plan) Both(earlier Plan) Plan {
 	return out
 }
 
-// Apply gives back what the plan says, and tells of each item when it is done.
-func (p Plan) Apply(ctx context.Context, n Networks, done func(Item)) error {
+// Steps is called around each item that is given back.
+type Steps struct {
+	// Before may keep the item, and all that follow, from going, by an error.
+	Before func(Item) error
+	Done   func(Item)
+}
+
+// Apply gives back what the plan says, one item after the other.
+func (p Plan) Apply(ctx context.Context, n Networks, s Steps) error {
 	for _, i := range p.Items {
 		if i.Verdict != Return {
 			continue
 		}
-		if i.Address.IsValid() {
-			if err := n.Release(ctx, i.Network, i.Address); err != nil {
-				return fmt.Errorf("%s: %w", i, err)
-			}
-			done(i)
-			continue
+		if err := s.Before(i); err != nil {
+			return err
 		}
-		for _, a := range i.holds {
-			if err := n.Release(ctx, i.Network, a); err != nil {
-				return fmt.Errorf("%s: release %s: %w", i, a, err)
-			}
-		}
-		if err := n.DeleteReservation(ctx, i.Network); err != nil {
+		if err := i.giveBack(ctx, n); err != nil {
 			return fmt.Errorf("%s: %w", i, err)
 		}
-		done(i)
+		s.Done(i)
 	}
 	return nil
+}
+
+func (i Item) giveBack(ctx context.Context, n Networks) error {
+	if i.Address.IsValid() {
+		return n.Release(ctx, i.Network, i.Address)
+	}
+	for _, a := range i.holds {
+		if err := n.Release(ctx, i.Network, a); err != nil {
+			return fmt.Errorf("release %s: %w", a, err)
+		}
+	}
+	return n.DeleteReservation(ctx, i.Network)
 }

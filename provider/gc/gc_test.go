@@ -69,7 +69,14 @@ func world() *fake {
 		7: reservation(7, "lab-hidden", "us", "hidden"),
 		8: reservation(8, "lab-net", "us", "net"),
 		9: reservation(9, "lab-moved", "us", "elsewhere"),
+		// Of OpenNebula's own cloud-controller-manager: before and after it was taken over.
+		10: reservation(10, "lab-lb", "", "", hold("10.0.0.13")),
+		11: reservation(11, "lab-main2", "", "", hold("10.0.0.14")),
+		12: reservation(12, "lab-lb2", "us", "lb2", hold("10.0.0.15")),
 	}}
+	for id := ipam.NetworkID(10); id < 13; id++ {
+		f.networks[id].Ranges[0].Attributes = map[string]string{ipam.AttributeOfficialService: "lab-default-web"}
+	}
 	n := f.networks[1]
 	n.Ranges[0].Attributes = map[string]string{ipam.AttributeOwners: "10.0.0.2=default/web 10.0.0.3=default/old;until=2020-01-01T00:00:00Z"}
 	n = f.networks[7]
@@ -82,7 +89,7 @@ func world() *fake {
 
 func TestPlan(t *testing.T) {
 	f := world()
-	w := Wanted{Pools: []string{"main"}, Addresses: map[string][]Address{"main": {{Addr: addr("10.0.0.1")}, {Addr: addr("10.0.0.5"), Fence: true}}}}
+	w := Wanted{Pools: []string{"main", "main2"}, Addresses: map[string][]Address{"main": {{Addr: addr("10.0.0.1")}, {Addr: addr("10.0.0.5"), Fence: true}}}}
 	plan, err := New(t.Context(), f, "lab", "us", w, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +104,7 @@ func TestPlan(t *testing.T) {
 	want := map[string]Verdict{
 		"1 10.0.0.2": Keep, "1 10.0.0.3": Return, "1 10.0.0.4": Return, "1 10.0.0.5": Return,
 		"2 invalid IP": Return, "3 invalid IP": Keep, "4 invalid IP": Keep, "6 invalid IP": Return, "7 invalid IP": Keep, "9 invalid IP": Keep,
+		"10 invalid IP": Keep, "11 invalid IP": Keep, "12 invalid IP": Return,
 	}
 	for k, v := range want {
 		if got[k] != v {
@@ -104,10 +112,12 @@ func TestPlan(t *testing.T) {
 		}
 		delete(got, k)
 	}
-	if len(got) > 0 || len(f.released)+len(f.deleted) > 0 || plan.Returns() != 5 {
+	if len(got) > 0 || len(f.released)+len(f.deleted) > 0 || plan.Returns() != 6 {
 		t.Errorf("also %v; released %v, deleted %v, %d to be given back", got, f.released, f.deleted, plan.Returns())
 	}
 }
+
+var errUnwilling = errors.New("not now")
 
 func TestApplyGivesBackWhatWasSeenTwice(t *testing.T) {
 	f := world()
@@ -124,18 +134,23 @@ func TestApplyGivesBackWhatWasSeenTwice(t *testing.T) {
 	}
 	both := second.Both(first)
 	told := 0
-	if err := both.Apply(t.Context(), f, func(Item) { told++ }); err != nil {
+	if err := both.Apply(t.Context(), f, Steps{Before: func(Item) error { return nil }, Done: func(Item) { told++ }}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []netip.Addr{addr("10.0.0.1"), addr("10.0.0.3"), addr("10.0.0.5"), addr("10.0.0.12")}; !slices.Equal(f.released, want) {
+	if want := []netip.Addr{addr("10.0.0.1"), addr("10.0.0.3"), addr("10.0.0.5"), addr("10.0.0.12"), addr("10.0.0.15")}; !slices.Equal(f.released, want) {
 		t.Errorf("released %v, want %v", f.released, want)
 	}
-	if !slices.Equal(f.deleted, []ipam.NetworkID{6}) || told != 4 {
+	if !slices.Equal(f.deleted, []ipam.NetworkID{6, 12}) || told != 5 {
 		t.Errorf("deleted %v, told of %d", f.deleted, told)
 	}
+	failed := func(Item) { t.Error("told of what failed") }
 	f.fails = errors.New("no")
-	if err := both.Apply(t.Context(), f, func(Item) { t.Error("told of what failed") }); err == nil {
-		t.Error("an error was lost")
+	if err := both.Apply(t.Context(), f, Steps{Before: func(Item) error { return nil }, Done: failed}); !errors.Is(err, f.fails) {
+		t.Errorf("an error was lost: %v", err)
+	}
+	f.released = nil
+	if err := both.Apply(t.Context(), f, Steps{Before: func(Item) error { return errUnwilling }, Done: failed}); !errors.Is(err, errUnwilling) || len(f.released) > 0 {
+		t.Errorf("%v, released %v", err, f.released)
 	}
 }
 

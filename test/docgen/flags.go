@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/printer"
 	"go/token"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,6 +41,10 @@ func flags(root string) (string, error) {
 				}
 			case *ast.CompositeLit:
 				collectDefaults(n, defaults[pkg])
+			case *ast.FuncDecl:
+				if n.Name.Name == "AddFlags" {
+					collectAssigned(n, defaults[pkg])
+				}
 			}
 			return true
 		})
@@ -48,7 +53,7 @@ func flags(root string) (string, error) {
 		return "", err
 	}
 	for _, c := range calls {
-		rows[c.pkg] = append(rows[c.pkg], row(code("--"+c.name), code(c.value(defaults[c.pkg])), text(c.usage, constants)))
+		rows[c.pkg] = append(rows[c.pkg], row(code("--"+c.name), code(c.value(defaults[c.pkg], constants)), text(c.usage, constants)))
 	}
 	var out strings.Builder
 	for _, f := range flagged {
@@ -84,6 +89,8 @@ func flagOf(call *ast.CallExpr) (flagCall, bool) {
 	c := flagCall{name: literal(args[0]), usage: args[len(args)-1]}
 	if len(args) == 3 {
 		c.initial = args[1]
+	} else if pointer, ok := call.Args[0].(*ast.UnaryExpr); ok {
+		c.initial = pointer.X // fs.Var: what the field has when the flag is declared
 	}
 	return c, c.name != "" && literal(c.usage) != ""
 }
@@ -130,16 +137,32 @@ func collectDefaults(l *ast.CompositeLit, into map[string]ast.Expr) {
 	}
 }
 
+// collectAssigned notes the fields that a function sets, x.Field = value.
+func collectAssigned(f *ast.FuncDecl, into map[string]ast.Expr) {
+	for _, s := range f.Body.List {
+		a, ok := s.(*ast.AssignStmt)
+		if !ok || len(a.Lhs) != 1 || len(a.Rhs) != 1 {
+			continue
+		}
+		if field, ok := a.Lhs[0].(*ast.SelectorExpr); ok {
+			into[field.Sel.Name] = a.Rhs[0]
+		}
+	}
+}
+
 var seconds = regexp.MustCompile(`^(\d+) \* time\.Second$`)
 
 // value is the default as one would type it; empty for what is empty.
-func (c flagCall) value(defaults map[string]ast.Expr) string {
+func (c flagCall) value(defaults map[string]ast.Expr, constants map[string]string) string {
 	e := c.initial
 	if field, ok := e.(*ast.SelectorExpr); ok {
 		e = defaults[field.Sel.Name]
 	}
 	if e == nil {
 		return ""
+	}
+	if name, ok := e.(*ast.Ident); ok && constants[path.Base(c.pkg)+"."+name.Name] != "" {
+		return constants[path.Base(c.pkg)+"."+name.Name]
 	}
 	var b strings.Builder
 	if err := printer.Fprint(&b, token.NewFileSet(), e); err != nil {

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/onelb/onelb/api/client"
 	"github.com/onelb/onelb/api/v1alpha1"
@@ -38,9 +40,9 @@ func Command(connect func() (inventory.Clients, error)) *cobra.Command {
 		Long: `Compares the holds and reservations that this cluster has in OpenNebula with its
 AddressPools and VirtualIPs, and shows what no object is for, and why it stays or goes.
 
-Without --dry-run, it looks twice with the grace time between, and gives back what was
-found both times. Where a cloud-controller-manager leads, that does so by itself, every
-five minutes: then only --dry-run is possible.`,
+Without --dry-run, it looks twice with the grace time between (and at least that of the
+Lease), and gives back what was found both times. Where a cloud-controller-manager leads,
+that does so by itself, every five minutes: then only --dry-run is possible.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.output.Check(term.Table, term.JSON, term.YAML); err != nil {
 				return err
@@ -98,22 +100,24 @@ func (o options) run(ctx context.Context, w io.Writer, progress *term.Progress, 
 	if err := o.print(w, plan); err != nil || o.dryRun || plan.Returns() == 0 {
 		return err
 	}
-	if err := unled(ctx, c); err != nil {
-		return err
+	lease, err := unled(ctx, c)
+	if err != nil {
+		return fmt.Errorf("nothing was changed: %w", err)
 	}
-	if err := wait(ctx, progress, o.grace); err != nil {
+	if err := wait(ctx, progress, max(o.grace, renewal(lease))); err != nil {
 		return err
 	}
 	again, err := look()
 	if err != nil {
 		return err
 	}
-	if err := unled(ctx, c); err != nil { // one may have come meanwhile
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	return again.Both(plan).Apply(ctx, front, func(i gc.Item) { _, _ = fmt.Fprintf(w, "Gave back the %s.\n", i) })
+	return again.Both(plan).Apply(ctx, front, gc.Steps{
+		// One may come at any time, or have been there all the time, with another clock.
+		Before: func(gc.Item) error { return stillUnled(ctx, c, lease) },
+		Done:   func(i gc.Item) { _, _ = fmt.Fprintf(w, "Gave back the %s.\n", i) },
+	})
 }
 
 // wanted reads what the API server knows. VirtualIPs come last: one that is made
@@ -142,22 +146,53 @@ func wanted(ctx context.Context, c client.Interface) (gc.Wanted, error) {
 	return out, nil
 }
 
-// unled makes sure that nobody gives addresses meanwhile.
-func unled(ctx context.Context, c inventory.Clients) error {
-	inv, err := inventory.Read(ctx, c)
+// unled makes sure that nobody gives addresses meanwhile, by this machine's clock,
+// and returns the Lease, or nil.
+func unled(ctx context.Context, c inventory.Clients) (*coordinationv1.Lease, error) {
+	inv, err := inventory.ReadManager(ctx, c.Kube)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("it cannot be known whether a cloud-controller-manager leads: %w", err)
 	}
 	name, fresh := inv.Leads()
 	switch {
-	case inv.Unread("the Lease"), inv.Unread("the Deployment"):
-		return fmt.Errorf("nothing was changed: it cannot be read whether a cloud-controller-manager leads (%v)", inv.Gaps)
 	case fresh:
-		return fmt.Errorf("nothing was changed: %w (on %s) and gives such things back itself when they have been like that for %s, unless it runs with --orphans=report: end it, or that flag", ErrLed, name, ipam.DefaultOrphanGrace)
+		return nil, led("on " + name)
 	case !inv.Elects() && inv.Manager.Status.ReadyReplicas > 0:
-		return fmt.Errorf("nothing was changed: %w without an election: end it first", ErrLed)
+		return nil, fmt.Errorf("%w without an election: end it first", ErrLed)
+	}
+	return inv.Leader, nil
+}
+
+// stillUnled: moreover, nobody has written the Lease since, whatever the clocks say.
+func stillUnled(ctx context.Context, c inventory.Clients, before *coordinationv1.Lease) error {
+	now, err := unled(ctx, c)
+	if err == nil && renewed(before, now) {
+		err = led("its Lease was renewed")
+	}
+	if err != nil {
+		return fmt.Errorf("nothing more is changed: %w", err)
 	}
 	return nil
+}
+
+func led(how string) error {
+	return fmt.Errorf("%w (%s) and gives such things back itself when they have been like that for %s, unless it runs with --orphans=report: end it, or that flag", ErrLed, how, ipam.DefaultOrphanGrace)
+}
+
+// renewed reports whether somebody has written the Lease since: only who leads does.
+func renewed(before, now *coordinationv1.Lease) bool {
+	if before == nil || now == nil {
+		return now != nil // one that was removed is nobody's
+	}
+	return before.UID != now.UID || !before.Spec.RenewTime.Equal(now.Spec.RenewTime)
+}
+
+// renewal is the time in which who leads, by whatever clock, renews the Lease.
+func renewal(l *coordinationv1.Lease) time.Duration {
+	if l == nil || ptr.Deref(l.Spec.HolderIdentity, "") == "" {
+		return 0
+	}
+	return time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second
 }
 
 // wait shows how long it still takes.

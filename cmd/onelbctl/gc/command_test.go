@@ -13,6 +13,9 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	ktesting "k8s.io/client-go/testing"
 
 	"github.com/onelb/onelb/ipam"
 	"github.com/onelb/onelb/loadbalancer/inventory"
@@ -155,6 +158,47 @@ func TestALeaderIsNotDisturbed(t *testing.T) {
 		if _, err := w.run(t, "--grace", "1ms"); err == nil || !strings.Contains(err.Error(), "nothing was changed") || w.held(t, "main") != 2 || w.held(t, "old") != 1 {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestALeaderWithAnotherClock renews a Lease that looks old here.
+func TestALeaderWithAnotherClock(t *testing.T) {
+	var leases int
+	old := metav1.NewMicroTime(time.Now().Add(-time.Hour))
+	w := newWorld(t, func(c *sample.Cluster) {
+		c.Leader.Spec.RenewTime = &old
+		c.Leader.Spec.LeaseDurationSeconds = nil // the test does not wait for it
+	})
+	w.clients.Kube.(*fake.Clientset).PrependReactor("get", "leases", func(ktesting.Action) (bool, runtime.Object, error) {
+		leases++
+		l := sample.New().Leader
+		renewed := metav1.NewMicroTime(old.Add(time.Duration(max(0, leases-2)) * time.Second)) // from the third look on
+		l.Spec.RenewTime = &renewed
+		l.Spec.LeaseDurationSeconds = nil
+		return true, l, nil
+	})
+	out, err := w.run(t, "--grace", "1ms")
+	if !errors.Is(err, ErrLed) || strings.Count(out, "Gave back") != 1 || leases != 3 {
+		t.Errorf("%v, %d looks\n%s", err, leases, out)
+	}
+}
+
+func TestRenewal(t *testing.T) {
+	l := sample.New().Leader
+	if got := renewal(l); got != time.Duration(*l.Spec.LeaseDurationSeconds)*time.Second {
+		t.Errorf("%s", got)
+	}
+	l.Spec.HolderIdentity = new(string) // given back
+	if renewal(l) != 0 || renewal(nil) != 0 {
+		t.Error("nobody renews it, and it is waited for")
+	}
+	again := l.DeepCopy()
+	if renewed(l, again) || renewed(nil, nil) || renewed(l, nil) || !renewed(nil, l) {
+		t.Error("the same Lease is another")
+	}
+	again.UID = "other"
+	if !renewed(l, again) {
+		t.Error("another Lease is the same")
 	}
 }
 

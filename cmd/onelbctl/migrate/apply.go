@@ -104,7 +104,11 @@ func (r *runner) pools(ctx context.Context, p Plan) error {
 func (r *runner) makePool(ctx context.Context, x Pool) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := r.clients.OneLB.AddressPools().Create(ctx, &v1alpha1.AddressPool{ObjectMeta: metav1.ObjectMeta{Name: x.Name}, Spec: x.Spec}, metav1.CreateOptions{})
+	p := &v1alpha1.AddressPool{ObjectMeta: metav1.ObjectMeta{Name: x.Name}, Spec: x.Spec}
+	if x.AutoAssign {
+		p.Annotations = map[string]string{Migrating: "true"}
+	}
+	_, err := r.clients.OneLB.AddressPools().Create(ctx, p, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil // an earlier run was interrupted
 	}
@@ -277,17 +281,39 @@ func (r *runner) reasons(s Service) string {
 	return out.String() + "; onelbctl explain service " + s.Key() + " shows its events"
 }
 
+// open lets a pool that was made here give addresses to everybody, once.
+func (r *runner) open(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	pools := r.clients.OneLB.AddressPools()
+	p, err := pools.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read AddressPool %s: %w", name, err)
+	}
+	if !migrating(p) {
+		return nil // somebody has made it since the plan
+	}
+	body, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": p.UID, "annotations": map[string]any{Migrating: nil}},
+		"spec":     map[string]any{"autoAssign": true},
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := pools.Patch(ctx, name, types.MergePatchType, body, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("set autoAssign of AddressPool %s: %w", name, err)
+	}
+	return nil
+}
+
 // finish lets the pools give addresses to everybody, and says what is left for a person.
 func (r *runner) finish(ctx context.Context, p Plan) error {
 	for _, x := range p.Pools {
 		if len(x.Problems) > 0 || !x.AutoAssign {
 			continue
 		}
-		cctx, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err := r.clients.OneLB.AddressPools().Patch(cctx, x.Name, types.MergePatchType, []byte(`{"spec":{"autoAssign":true}}`), metav1.PatchOptions{})
-		cancel()
-		if err != nil {
-			return fmt.Errorf("set autoAssign of AddressPool %s: %w", x.Name, err)
+		if err := r.open(ctx, x.Name); err != nil {
+			return err
 		}
 	}
 	if len(p.Answering) > 0 {

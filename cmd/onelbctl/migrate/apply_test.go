@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ func newStage(t *testing.T, serve func(s *stage, svc *corev1.Service)) *stage {
 	s := &stage{c: sample.New()}
 	s.c.Pools, s.c.VirtualIPs = s.c.Pools[:1], nil
 	s.c.Pools[0].Spec.AutoAssign = ptr.To(false)
+	s.c.Pools[0].Annotations = map[string]string{Migrating: "true"}
 	s.c.Services = []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", nil, "10.20.0.102")}
 	s.kube = s.c.Kube()
 	s.clients = inventory.Clients{Kube: s.kube, OneLB: s.c.OneLB()}
@@ -91,7 +93,7 @@ func TestApply(t *testing.T) {
 		}
 	}
 	p, err := s.clients.OneLB.AddressPools().Get(t.Context(), "main", metav1.GetOptions{})
-	if err != nil || p.Spec.AutoAssign == nil || !*p.Spec.AutoAssign {
+	if err != nil || p.Spec.AutoAssign == nil || !*p.Spec.AutoAssign || migrating(p) {
 		t.Errorf("%+v, %v", p.Spec, err)
 	}
 	svc, err := s.kube.CoreV1().Services("default").Get(t.Context(), "a", metav1.GetOptions{})
@@ -105,6 +107,33 @@ func TestApply(t *testing.T) {
 	s.patched = nil
 	if err := s.apply(t, again); err != nil || len(s.patched) > 0 {
 		t.Errorf("%v, %v", err, s.patched)
+	}
+}
+
+// TestPoolsOfOthersStayAsTheyAre: autoAssign is set once, on what was made here.
+func TestPoolsOfOthersStayAsTheyAre(t *testing.T) {
+	s := newStage(t, gives)
+	own := s.c.Pools[0].DeepCopy()
+	own.Annotations = nil
+	if _, err := s.clients.OneLB.AddressPools().Update(t.Context(), own, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.apply(t, s.plan()); err != nil { // also with a plan from before it was made
+		t.Fatal(err)
+	}
+	p, err := s.clients.OneLB.AddressPools().Get(t.Context(), "main", metav1.GetOptions{})
+	if err != nil || p.Spec.AutoAssign == nil || *p.Spec.AutoAssign {
+		t.Errorf("%+v, %v", p.Spec, err)
+	}
+	r := &runner{clients: s.clients, out: &s.out, progress: term.NewProgress(&s.out)}
+	for _, auto := range []bool{true, false} {
+		name := "made-" + strconv.FormatBool(auto)
+		if err := r.makePool(t.Context(), Pool{Name: name, AutoAssign: auto}); err != nil {
+			t.Fatal(err)
+		}
+		if p, err = s.clients.OneLB.AddressPools().Get(t.Context(), name, metav1.GetOptions{}); err != nil || migrating(p) != auto {
+			t.Errorf("%+v, %v", p, err)
+		}
 	}
 }
 

@@ -255,8 +255,8 @@ removed first, and its virtual router last: until then it answers for the addres
 	f.StringVar(&from.reservation, "reservation", "", "name of its reservation, if that is not OLD-CLUSTER-lb any more")
 	f.StringVar(&from.pool, "pool", "lb", "name of the AddressPool that the reservation becomes")
 	f.StringVar(&from.router, "router", "", "router of the cloud-config that is to answer for the addresses; default: the nodes do")
-	f.StringVar(&from.forward, "forward", "", "NodePort, VIP or Pod, with --router")
+	f.StringVar(&from.forward, "forward", "", "NodePort, VIP, Pod or Route, with --router")
 	f.StringVar(&from.inner, "inner-pool", "", "AddressPool of the inner addresses, with --forward VIP")
-	_ = c.RegisterFlagCompletionFunc("forward", cobra.FixedCompletions([]string{"NodePort", "VIP", "Pod"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("forward", cobra.FixedCompletions([]string{"NodePort", "VIP", "Pod", "Route"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }

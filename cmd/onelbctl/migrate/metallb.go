@@ -110,6 +110,8 @@ func readMetal(ctx context.Context, c dynamic.Interface) (metal, error) {
 
 // list reads all objects of a resource, in the API server's order, which is by name.
 func list[T any](ctx context.Context, c dynamic.Interface, resource string) ([]T, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	l, err := c.Resource(schema.GroupVersionResource{Group: metalGroup, Version: "v1beta1", Resource: resource}).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err

@@ -273,15 +273,22 @@ func TestServices(t *testing.T) {
 			services:    []*corev1.Service{service("default", "a", share, "10.20.0.101"), service("default", "b", share, "10.20.0.101")},
 			annotations: map[string]string{"onelb.io/address": "10.20.0.101", "onelb.io/share": "metallb-fbe88405edea9992"}, note: `"one key"`,
 		},
-		"not shared":     {services: []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", share, "10.20.0.101")}, problem: "Service default/b shows 10.20.0.101 too"},
-		"waits":          {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "10.20.0.102"})}, annotations: map[string]string{"onelb.io/address": "10.20.0.102"}, note: "no address yet"},
-		"somebody's":     {services: []*corev1.Service{service("default", "a", nil, "10.9.9.9")}, problem: "10.9.9.9 is in no IPAddressPool"},
-		"unknown word":   {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/magic": "1"}, "10.20.0.101")}, annotations: map[string]string{"onelb.io/address": "10.20.0.101"}, note: "metallb.io/magic has no counterpart"},
-		"on hold":        {services: []*corev1.Service{service("default", "a", nil, "10.20.0.104")}, problem: "onevnet release 3 10.20.0.104"},
-		"a VM's":         {services: []*corev1.Service{service("default", "a", nil, "10.20.0.105")}, problem: "used by VM 9"},
-		"of a stranger":  {services: []*corev1.Service{service("default", "a", nil, "10.20.0.106")}, problem: "used by VNET 31"},
-		"no such pool":   {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/address-pool": "gone"})}, problem: "the pool gone, which is not there"},
-		"not in network": {services: []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", nil, "10.20.0.141")}, problem: ""},
+		"not shared": {services: []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", share, "10.20.0.101")}, problem: "Service default/b shows 10.20.0.101 too"},
+		"waits":      {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "10.20.0.102"})}, annotations: map[string]string{"onelb.io/address": "10.20.0.102"}, note: "no address yet"},
+		"waits for a Service's": {services: []*corev1.Service{
+			service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "2001:db8::100, 10.20.0.102"}), service("default", "b", nil, "10.20.0.102"),
+		}, problem: "Service default/b shows 10.20.0.102 too", note: "no address yet"},
+		"waits to share": {services: []*corev1.Service{
+			service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "10.20.0.102", "metallb.io/allow-shared-ip": "one key"}), service("default", "b", share, "10.20.0.102"),
+		}, annotations: map[string]string{"onelb.io/address": "10.20.0.102", "onelb.io/share": "metallb-fbe88405edea9992"}},
+		"waits for nonsense": {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/loadBalancerIPs": "nonsense"})}, problem: `says "nonsense", which is no address`},
+		"somebody's":         {services: []*corev1.Service{service("default", "a", nil, "10.9.9.9")}, problem: "10.9.9.9 is in no IPAddressPool"},
+		"unknown word":       {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/magic": "1"}, "10.20.0.101")}, annotations: map[string]string{"onelb.io/address": "10.20.0.101"}, note: "metallb.io/magic has no counterpart"},
+		"on hold":            {services: []*corev1.Service{service("default", "a", nil, "10.20.0.104")}, problem: "onevnet release 3 10.20.0.104"},
+		"a VM's":             {services: []*corev1.Service{service("default", "a", nil, "10.20.0.105")}, problem: "used by VM 9"},
+		"of a stranger":      {services: []*corev1.Service{service("default", "a", nil, "10.20.0.106")}, problem: "used by VNET 31"},
+		"no such pool":       {services: []*corev1.Service{service("default", "a", map[string]string{"metallb.io/address-pool": "gone"})}, problem: "the pool gone, which is not there"},
+		"not in network":     {services: []*corev1.Service{service("default", "a", nil, "10.20.0.101"), service("default", "b", nil, "10.20.0.141")}, problem: ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := planned(t, func(c *sample.Cluster) { c.Services = tt.services })
@@ -329,12 +336,53 @@ func TestPlan(t *testing.T) {
 	if main == nil || main.Spec.Network.Name != "private" || !main.Spec.ShareAcrossNamespaces || len(main.Notes) != 1 || !strings.Contains(main.Notes[0], "for example not 10.20.0.140") {
 		t.Errorf("%+v", main)
 	}
+	for mark, want := range map[string]bool{"true": true, "": false} {
+		p := planned(t, func(c *sample.Cluster) {
+			there := sample.New().Pools[0]
+			there.Name, there.Annotations = "main", map[string]string{Migrating: mark}
+			c.Pools = append(c.Pools, there)
+		})
+		if main := p.pool("main"); !main.There || main.AutoAssign != want {
+			t.Errorf("mark %q: %+v", mark, main)
+		}
+	}
 	if edge := p.pool("edge"); edge == nil || edge.Spec.Network.Name != "public" || edge.Spec.ShareAcrossNamespaces {
 		t.Errorf("%+v", edge)
 	}
 	var out bytes.Buffer
 	if err := p.Print(&out); err != nil || !strings.Contains(out.String(), "2 Services to be moved, 0 stay where they are, 0 are onelb's") {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// TestHasty: onelb reads spec.loadBalancerIP, and would not wait for who has it.
+func TestHasty(t *testing.T) {
+	a := service("default", "a", nil)
+	a.Spec.LoadBalancerIP = "10.20.0.102"
+	all := []*corev1.Service{a, service("default", "b", nil, "10.20.0.103")}
+	if p := planned(t, func(c *sample.Cluster) { c.Services = all }); len(p.Problems) > 0 {
+		t.Errorf("%v", p.Problems)
+	}
+	all[1] = service("default", "b", nil, "10.20.0.102")
+	if p := planned(t, func(c *sample.Cluster) { c.Services = all }); len(p.Problems) != 1 || !strings.Contains(p.Problems[0], "Service default/a asks for 10.20.0.102 with spec.loadBalancerIP, which Service default/b has") {
+		t.Errorf("%v", p.Problems)
+	}
+}
+
+// TestAPoolThatCannotBeMade keeps all Services that have an address of it, also
+// those that have one of another pool beside.
+func TestAPoolThatCannotBeMade(t *testing.T) {
+	c := sample.New()
+	c.Pools, c.VirtualIPs = nil, nil
+	c.Services = []*corev1.Service{service("default", "both", nil, "10.20.0.101", "2001:db8::100"), service("default", "edge", nil, "2001:db8::101"), service("default", "main", nil, "10.20.0.102")}
+	inv, err := inventory.Read(t.Context(), inventory.Clients{Kube: c.Kube(), OneLB: c.OneLB()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := metalPlan{metal: readAll(t, twoPools), inv: inv, networks: networks()[:1]}
+	p := m.make()
+	if open, blocked := p.Left(); open != 1 || blocked != 2 || !strings.Contains(strings.Join(p.Services[0].Problems, "; "), "AddressPool edge, which has its 2001:db8::100, cannot be made") {
+		t.Errorf("%d open, %d blocked, %+v", open, blocked, p.Services)
 	}
 }
 

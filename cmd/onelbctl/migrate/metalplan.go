@@ -46,6 +46,7 @@ func (m *metalPlan) make() Plan {
 		m.check(&out, &out.Services[i])
 	}
 	out.Problems = append(out.Problems, takers(m.inv, &out)...)
+	out.Problems = append(out.Problems, hasty(m.inv, &out)...)
 	out.Afterwards = []string{
 		"remove MetalLB as it was installed (helm uninstall, or kubectl delete -f of its manifest): onelb has the addresses now",
 		"remove the annotations metallb.io/… and metallb.universe.tf/… from your manifests, and put those of onelb there",
@@ -57,8 +58,7 @@ func (m *metalPlan) make() Plan {
 // pool plans one AddressPool, with its network.
 func (m *metalPlan) pool(p *metalPool, services []Service) Pool {
 	if there := m.inv.Pool(p.Name); there != nil {
-		out := m.convert(p, m.inv.Namespaces)
-		return Pool{Name: p.Name, Spec: there.Spec, There: true, AutoAssign: out.AutoAssign}
+		return Pool{Name: p.Name, Spec: there.Spec, There: true, AutoAssign: migrating(there)}
 	}
 	out := m.convert(p, m.inv.Namespaces)
 	out.Spec.ShareAcrossNamespaces = across(services, p.Name)
@@ -114,6 +114,10 @@ func (m *metalPlan) check(plan *Plan, s *Service) {
 			continue // said
 		}
 		pool := plan.pool(p.Name)
+		if len(pool.Problems) > 0 && s.Pool != p.Name { // it has addresses of several pools, or names another
+			s.Problems = append(s.Problems, fmt.Sprintf("AddressPool %s, which has its %s, cannot be made", p.Name, a))
+			continue
+		}
 		n := m.network(pool)
 		if n == nil {
 			continue // the pool says why
@@ -154,6 +158,26 @@ func takers(inv *inventory.Inventory, plan *Plan) []string {
 		p := &inv.Pools[i]
 		if (p.Spec.AutoAssign == nil || *p.Spec.AutoAssign) && !p.Spec.Draining {
 			out = append(out, fmt.Sprintf("AddressPool %s gives addresses to Services that name none, and would do so to those that are to keep theirs: kubectl patch pool %[1]s --type merge -p '{\"spec\":{\"autoAssign\":false}}', until all are moved", p.Name))
+		}
+	}
+	return out
+}
+
+// hasty are Services without address that ask in their spec for one which another
+// Service shows: onelb reads that too, and does not wait for their turn.
+func hasty(inv *inventory.Inventory, plan *Plan) []string {
+	var out []string
+	users := sharers(inv)
+	for _, s := range plan.Services {
+		svc := inv.Service(s.Namespace, s.Name)
+		a, err := netip.ParseAddr(svc.Spec.LoadBalancerIP)
+		if err != nil || len(s.Addresses) > 0 || svc.Spec.LoadBalancerClass != nil {
+			continue
+		}
+		for _, o := range users[a.Unmap()] {
+			if !inv.Owns(o, a.Unmap()) {
+				out = append(out, fmt.Sprintf("Service %s asks for %s with spec.loadBalancerIP, which Service %s/%s has, and would get it of onelb: take that off it, until all are moved", s.Key(), a, o.Namespace, o.Name))
+			}
 		}
 	}
 	return out

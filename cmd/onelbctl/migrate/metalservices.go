@@ -116,6 +116,9 @@ func (m *metal) service(inv *inventory.Inventory, svc *corev1.Service, users map
 		s.Notes = append(s.Notes, "it has no address yet")
 		if ips := said[metalIPsKey]; ips != "" {
 			s.Annotations[annotation.Address.Name] = ips
+			asked, bad := asks(ips)
+			s.Problems = append(s.Problems, bad...)
+			s.Problems = append(s.Problems, clashes(svc, said[metalShareKey], asked, users)...)
 		}
 	}
 	s.Problems = append(s.Problems, clashes(svc, said[metalShareKey], s.Addresses, users)...)
@@ -123,7 +126,21 @@ func (m *metal) service(inv *inventory.Inventory, svc *corev1.Service, users map
 	return s
 }
 
-// clashes finds Services that show the same address and do not share it.
+// asks reads the addresses that a Service asks MetalLB for.
+func asks(text string) (addresses []netip.Addr, problems []string) {
+	for part := range strings.SplitSeq(text, ",") {
+		a, err := netip.ParseAddr(strings.TrimSpace(part))
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("its annotation %s%s says %q, which is no address", metalPrefixes[0], metalIPsKey, part))
+			continue
+		}
+		addresses = append(addresses, a.Unmap())
+	}
+	return addresses, problems
+}
+
+// clashes finds other Services that show an address which this one has, or asks
+// for, and do not share it: whoever comes to onelb first would take it from them.
 func clashes(svc *corev1.Service, key string, addresses []netip.Addr, users map[netip.Addr][]*corev1.Service) []string {
 	var out []string
 	for _, a := range addresses {

@@ -25,9 +25,8 @@ import (
 //
 // onelb takes the reservation over as it is: the addresses are never free.
 const (
-	officialService = "LB_NAME" // attribute of a range: <cluster>-<namespace>-<name>
-	officialLB      = "-lb"
-	officialVR      = "-vr"
+	officialLB = "-lb"
+	officialVR = "-vr"
 )
 
 var officialImage = regexp.MustCompile(`cloud-provider-opennebula`)
@@ -137,7 +136,7 @@ func (o *official) problems() []string {
 
 func (o *official) poolPlan() Pool {
 	if there := o.inv.Pool(o.pool); there != nil {
-		return Pool{Name: o.pool, Spec: there.Spec, There: true, AutoAssign: true}
+		return Pool{Name: o.pool, Spec: there.Spec, There: true, AutoAssign: migrating(there)}
 	}
 	id := int32(o.parent.ID) //nolint:gosec // OpenNebula's IDs are small
 	out := Pool{Name: o.pool, AutoAssign: true, Spec: v1alpha1.AddressPoolSpec{
@@ -172,10 +171,15 @@ func (o *official) services(p *Plan) {
 		}
 	}
 	for _, r := range o.reservation.Ranges {
-		name := r.Attributes[officialService]
+		name := r.Attributes[ipam.AttributeOfficialService]
 		if name == "" && r.Attributes[ipam.AttributeOwners] == "" {
 			p.Notes = append(p.Notes, fmt.Sprintf("range %d of the reservation (%s) says nothing of a Service: its hold is released as an orphan", r.ID, r.First4))
 			continue
+		}
+		// Also those that cannot be moved yet: with the signature, a hold that is
+		// nobody's is an orphan. Of several, none gets it before the plan lets it.
+		for _, svc := range byName[name] {
+			o.inscribes(r, svc)
 		}
 		if name != "" && len(byName[name]) == 0 {
 			p.Notes = append(p.Notes, fmt.Sprintf("%s is on record for %s, which is no Service of this cluster: its hold is released as an orphan", r.First4, name))
@@ -186,6 +190,18 @@ func (o *official) services(p *Plan) {
 			p.Services = append(p.Services, o.service(svc, name, byName[name]))
 		}
 	}
+}
+
+// inscribes notes that the address of a range is a Service's, beside others who
+// have the same name to the predecessor.
+func (o *official) inscribes(r ipam.Range, svc *corev1.Service) {
+	owner := ipam.Owner{Namespace: svc.Namespace, Name: svc.Name}
+	t := o.owners[r.ID][r.First4]
+	if !r.First4.IsValid() || t.Has(owner) {
+		return
+	}
+	t.Owners = append(t.Owners, owner)
+	o.owners[r.ID] = map[netip.Addr]ipam.Title{r.First4: t}
 }
 
 func (o *official) service(svc *corev1.Service, name string, same []*corev1.Service) Service {
@@ -204,12 +220,12 @@ func (o *official) service(svc *corev1.Service, name string, same []*corev1.Serv
 			continue
 		}
 		r := o.reservation.Ranges[i]
-		if r.Attributes[officialService] != name && !o.inv.Owns(svc, a) {
-			s.Problems = append(s.Problems, fmt.Sprintf("it shows %s, which is on record for %q", a, r.Attributes[officialService]))
+		if r.Attributes[ipam.AttributeOfficialService] != name && !o.inv.Owns(svc, a) {
+			s.Problems = append(s.Problems, fmt.Sprintf("it shows %s, which is on record for %q", a, r.Attributes[ipam.AttributeOfficialService]))
 		}
 		s.Addresses = append(s.Addresses, a)
 		if len(s.Problems) == 0 {
-			o.owners[r.ID] = map[netip.Addr]ipam.Title{a: {Owners: []ipam.Owner{{Namespace: svc.Namespace, Name: svc.Name}}}}
+			o.inscribes(r, svc)
 		}
 	}
 	if len(s.Addresses) == 0 {

@@ -38,12 +38,20 @@ type Pool struct {
 	Spec v1alpha1.AddressPoolSpec `json:"spec"`
 	// There: an AddressPool of that name exists, and is taken as it is.
 	There bool `json:"there,omitempty"`
-	// AutoAssign is what the pool gets when all Services are there. Until then it
-	// gives addresses to those only that ask for them.
+	// AutoAssign: the pool gets it when all Services are there, and until then gives
+	// addresses to those only that ask for them. False for one that somebody made
+	// else: that stays as it is.
 	AutoAssign bool     `json:"autoAssign"`
 	Problems   []string `json:"problems,omitempty"`
 	Notes      []string `json:"notes,omitempty"`
 }
+
+// Migrating marks an AddressPool that is made here and shall get autoAssign when all
+// Services are there. Then it goes: what a person sets afterwards is left alone.
+const Migrating = annotation.Prefix + "migrating"
+
+// migrating reports whether a pool has the mark.
+func migrating(p *v1alpha1.AddressPool) bool { return p.Annotations[Migrating] == "true" }
 
 // Service is one that moves.
 type Service struct {

@@ -88,9 +88,12 @@ func describe(x Pool) string {
 	if len(ranges) > 0 {
 		parts = append(parts, "addresses "+strings.Join(ranges, ", "))
 	}
-	if x.AutoAssign {
+	switch {
+	case x.AutoAssign:
 		parts = append(parts, "autoAssign when all Services are there")
-	} else {
+	case s.AutoAssign == nil || *s.AutoAssign:
+		parts = append(parts, "autoAssign")
+	default:
 		parts = append(parts, "no autoAssign")
 	}
 	if s.NamespaceSelector != nil {

@@ -50,7 +50,7 @@ wrong is told on standard error. An error keeps the pool from being made.`,
 	f.Int32Var(&o.id, "network-id", -1, "ID of the virtual network, instead of --network")
 	f.StringVar(&o.exposure, "exposure", "L2", "L2, Router or BGP")
 	f.StringVar(&o.router, "router", "", "router of the cloud-config, with --exposure Router")
-	f.StringVar(&o.forward, "forward", "", "NodePort, VIP or Pod, with --exposure Router")
+	f.StringVar(&o.forward, "forward", "", "NodePort, VIP, Pod or Route, with --exposure Router")
 	f.StringVar(&o.inner, "inner-pool", "", "AddressPool of the inner addresses, with --forward VIP")
 	f.StringArrayVar(&o.ranges, "range", nil, "addresses FIRST-LAST, or one address, that the pool is limited to; may be repeated")
 	f.BoolVar(&o.manual, "no-auto-assign", false, "give addresses to Services only that name the pool or an address of it")
@@ -58,7 +58,7 @@ wrong is told on standard error. An error keeps the pool from being made.`,
 	f.StringVar(&o.reservation, "reservation", "", "child or none")
 	f.BoolVar(&o.apply, "apply", false, "make it")
 	f.DurationVar(&o.wait, "wait", time.Minute, "with --apply, wait until it is ready, at most so long; 0: do not")
-	for flag, values := range map[string][]string{"exposure": {"L2", "Router", "BGP"}, "forward": {"NodePort", "VIP", "Pod"}, "reservation": {"child", "none"}} {
+	for flag, values := range map[string][]string{"exposure": {"L2", "Router", "BGP"}, "forward": {"NodePort", "VIP", "Pod", "Route"}, "reservation": {"child", "none"}} {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 	return c
