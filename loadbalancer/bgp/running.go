@@ -30,14 +30,15 @@ type running struct {
 	peers  map[string]Peer // by name, as they were accepted
 	routes map[netip.Prefix]*Attributes
 	groups groups
-	rules  *rules // nil: none yet
+	rules  *rules          // nil: none yet
+	begun  map[string]bool // peers with which a session was begun, also by servers before; the Speaker's
 }
 
 // start starts a server without peers.
-func start(ctx context.Context, g Global, restarting bool, w *watch, m *Metrics, logger klog.Logger) (*running, error) {
+func start(ctx context.Context, g Global, restarting bool, begun map[string]bool, w *watch, m *Metrics, logger klog.Logger) (*running, error) {
 	r := &running{
 		server: server.NewBgpServer(server.LoggerOption(newLogger(logger, w, m), nil)), ended: make(chan struct{}),
-		global: g, peers: map[string]Peer{}, routes: map[netip.Prefix]*Attributes{}, groups: groups{},
+		global: g, peers: map[string]Peer{}, routes: map[netip.Prefix]*Attributes{}, groups: groups{}, begun: begun,
 	}
 	r.bfd = bfd.New(bfd.Options{
 		Lost:    func(peer netip.Addr, why string) { r.reset(peer, why, w) },
@@ -177,12 +178,12 @@ func (r *running) setPeer(ctx context.Context, p Peer, restarting bool) error {
 	if there {
 		_, err = r.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: peerConfig(p, false)})
 	} else {
-		err = r.server.AddPeer(ctx, &api.AddPeerRequest{Peer: peerConfig(p, restarting)})
+		err = r.server.AddPeer(ctx, &api.AddPeerRequest{Peer: peerConfig(p, restarting && !r.begun[p.Name])})
 	}
 	if err != nil {
 		return fmt.Errorf("set BGP peer %s: %w", p.Name, err)
 	}
-	r.peers[p.Name] = p
+	r.peers[p.Name], r.begun[p.Name] = p, true
 	return nil
 }
 
