@@ -190,6 +190,9 @@ func (s *Server) step(now time.Time) time.Time {
 			news = true
 		}
 		r.open()
+		if s.problem[family(a)] != "" {
+			r.deaf(now)
+		}
 		if r.theirRx > 0 && !now.Before(r.sendAt) {
 			r.send(r.packet())
 			r.sent(now)
@@ -268,6 +271,10 @@ func (r *running) end(restart bool) {
 	if r == nil {
 		return
 	}
+	if restart && r.resumes {
+		r.hangUp() // the peer holds the session still, and for this one nothing has begun
+		return
+	}
 	last := r.holding()
 	if !restart || r.state != Up || r.peer.Hold == 0 {
 		r.state, r.diag, r.polling = AdminDown, diagAdmin, false
@@ -276,6 +283,11 @@ func (r *running) end(restart bool) {
 	for range farewells {
 		r.send(last)
 	}
+	r.hangUp()
+}
+
+// hangUp closes the socket that the session sends from.
+func (r *running) hangUp() {
 	if r.out != nil {
 		_ = r.out.Close()
 		r.out = nil

@@ -46,6 +46,29 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
+// A Server that ends before it has heard the peers that hold their sessions says nothing:
+// the next one may go on with them.
+func TestEndsWhileOthersHold(t *testing.T) {
+	end := func(restarting bool) *session {
+		s := New(Options{Lost: func(netip.Addr, string) {}, Changed: func() {}, Refused: func() {}, Restarting: restarting})
+		peer := netip.MustParseAddr("127.0.0.9")
+		s.Set([]Peer{{Address: peer, Interval: time.Second, Multiplier: 3, Hold: time.Minute}})
+		r := s.sessions[peer]
+		r.open()
+		s.resign()
+		if r.out != nil {
+			t.Error("its socket is open")
+		}
+		return r.session
+	}
+	if s := end(true); s.state != Down {
+		t.Errorf("a held session became %s", s.state)
+	}
+	if s := end(false); s.state != AdminDown {
+		t.Errorf("a session of its own became %s", s.state)
+	}
+}
+
 // A loss is told once, and a process that stood still gives the peers time, once.
 func TestLossIsTold(t *testing.T) {
 	lost := make(chan string, 9)
