@@ -35,7 +35,7 @@ func dial(p Peer) (conn *net.UDPConn, err error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("BFD: %w", err)
+		return nil, err
 	}
 	if p.Address.Is6() {
 		err = ipv6.NewConn(conn).SetHopLimit(255)
@@ -43,7 +43,7 @@ func dial(p Peer) (conn *net.UDPConn, err error) {
 		err = ipv4.NewConn(conn).SetTTL(255)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("BFD: set the hop limit: %w", err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("set the hop limit: %w", err), conn.Close())
 	}
 	return conn, nil
 }
