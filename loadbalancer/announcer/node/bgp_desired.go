@@ -73,8 +73,11 @@ type surroundings struct {
 	vrf func(device string) error
 }
 
-// devicesOf are the interfaces at whose other end peers are, sorted.
+// devicesOf are the interfaces at whose other end peers are, sorted; none without BGP.
 func devicesOf(n *network) (out []string) {
+	if n.Config == nil {
+		return nil
+	}
 	for _, p := range n.Peers {
 		if p.Spec.Interface != "" {
 			out = append(out, p.Spec.Interface)

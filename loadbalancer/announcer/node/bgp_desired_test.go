@@ -47,9 +47,13 @@ func TestPeersOfThisMachine(t *testing.T) {
 	if p := peer(v1alpha1.BGPPeerSpec{Address: "10.20.0.1", ASN: 64512, VRF: "blue"}); p.Problem != "spec.vrf: this node has no device blue" || p.VRF != "blue" {
 		t.Errorf("%+v", p)
 	}
-	n := &network{Peers: []neighbor{{Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}, {Spec: v1alpha1.BGPPeerSpec{Address: "10.0.0.1"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "a"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}}}
+	n := &network{Config: &v1alpha1.BGPConfigurationSpec{}, Peers: []neighbor{{Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}, {Spec: v1alpha1.BGPPeerSpec{Address: "10.0.0.1"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "a"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}}}
 	if d := devicesOf(n); len(d) != 2 || d[0] != "a" || d[1] != "b" {
 		t.Errorf("%v", d)
+	}
+	n.Config = nil
+	if d := devicesOf(n); len(d) != 0 {
+		t.Errorf("without BGP: %v", d)
 	}
 }
 
