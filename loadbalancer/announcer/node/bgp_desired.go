@@ -163,8 +163,11 @@ func (s surroundings) address(p *bgp.Peer, spec v1alpha1.BGPPeerSpec, before []b
 		return fmt.Errorf("spec.address: %w", err)
 	}
 	for _, b := range before {
-		if b.Address == p.Address {
+		switch {
+		case b.Address == p.Address:
 			return fmt.Errorf("BGPPeer %s has the same address", b.Name)
+		case b.Address.WithZone("") == p.Address.WithZone(""): // the export policy knows no zones
+			return fmt.Errorf("BGPPeer %s has the same link-local address on interface %s: a node can have one of them", b.Name, b.Address.Zone())
 		}
 	}
 	return nil

@@ -41,6 +41,13 @@ func TestPeersOfThisMachine(t *testing.T) {
 	if p := peer(v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512}); p.Problem != "" || p.Far || !p.IPv4 || !p.IPv6 {
 		t.Errorf("%+v", p)
 	}
+	// The export policy could not tell these two apart.
+	same := around.peersOf(&network{Peers: []neighbor{
+		{Name: "a", Spec: v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512}}, {Name: "b", Spec: v1alpha1.BGPPeerSpec{Interface: "eth2", ASN: 64512}},
+	}}, g)
+	if same[0].Problem != "" || same[1].Problem != "BGPPeer a has the same link-local address on interface eth1: a node can have one of them" {
+		t.Errorf("%+v", same)
+	}
 	// Both families without an InternalIP of either: next hops are link-local.
 	if p := peer(v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512, Families: []v1alpha1.BGPFamily{"IPv4"}}); p.Problem != "" || !p.IPv4 || p.IPv6 {
 		t.Errorf("%+v", p)
