@@ -95,7 +95,8 @@ func (r *running) stop(ctx context.Context, graceful bool) {
 // apply brings the server in line with what is desired. It does all it can, and
 // joins the errors.
 func (r *running) apply(ctx context.Context, d *Desired, restarting bool) error {
-	errs := []error{r.removePeers(ctx, d)}
+	// What is taken back needs no policy, and must not wait for one.
+	errs := []error{r.removePeers(ctx, d), r.withdrawOthers(d.Routes)}
 	for _, route := range d.Routes {
 		r.groups.of(route.Peers)
 	}
@@ -208,16 +209,11 @@ func (r *running) reset(peer netip.Addr, why string, w *watch) {
 // bfdDown is what a peer is told that is there after all.
 const bfdDown = "BFD down"
 
-// setRoutes withdraws and announces what differs.
-func (r *running) setRoutes(want []Route) error {
-	var errs []error
+// withdrawOthers withdraws what is not wanted any more.
+func (r *running) withdrawOthers(want []Route) error {
 	wanted := make(map[netip.Prefix]bool, len(want))
-	var add []Route
 	for _, route := range want {
 		wanted[route.Prefix] = true
-		if old := r.routes[route.Prefix]; old == nil || !old.equal(route.Attributes) {
-			add = append(add, route)
-		}
 	}
 	var gone []netip.Prefix
 	for prefix := range r.routes {
@@ -226,9 +222,22 @@ func (r *running) setRoutes(want []Route) error {
 		}
 	}
 	slices.SortFunc(gone, netip.Prefix.Compare)
+	var errs []error
 	for some := range slices.Chunk(gone, batch) {
 		errs = append(errs, r.withdraw(some))
 	}
+	return errors.Join(errs...)
+}
+
+// setRoutes announces what differs.
+func (r *running) setRoutes(want []Route) error {
+	var add []Route
+	for _, route := range want {
+		if old := r.routes[route.Prefix]; old == nil || !old.equal(route.Attributes) {
+			add = append(add, route)
+		}
+	}
+	var errs []error
 	for some := range slices.Chunk(add, batch) {
 		errs = append(errs, r.announce(some))
 	}

@@ -1,0 +1,27 @@
+package bgp
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+)
+
+// Routes are taken back also when nothing can be announced.
+func TestWithdrawalsNeedNoPolicy(t *testing.T) {
+	s := stepped(t, false)
+	d := desired(nobody(1))
+	for _, p := range []string{"203.0.113.7/32", "203.0.113.8/32"} {
+		d.Routes = append(d.Routes, Route{netip.MustParsePrefix(p), &Attributes{}})
+	}
+	must(t, s.follow(t.Context(), d))
+	bad := nobody(2)
+	bad.Address = netip.Addr{} // for which there is no policy
+	after := desired(nobody(1), bad)
+	after.Routes = slices.Clone(d.Routes[1:])
+	if err := s.follow(t.Context(), after); err == nil {
+		t.Error("the policy is taken")
+	}
+	if got := s.running.announced(); len(got) != 1 || got[0].Prefix != d.Routes[1].Prefix {
+		t.Errorf("%v", got)
+	}
+}
