@@ -4,6 +4,9 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
 )
 
 // Routes are taken back also when nothing can be announced.
@@ -23,5 +26,25 @@ func TestWithdrawalsNeedNoPolicy(t *testing.T) {
 	}
 	if got := s.running.announced(); len(got) != 1 || got[0].Prefix != d.Routes[1].Prefix {
 		t.Errorf("%v", got)
+	}
+}
+
+// A peer that cannot be edited is begun anew.
+func TestPeerThatCannotBeEdited(t *testing.T) {
+	s := stepped(t, false)
+	p := nobody(1)
+	must(t, s.follow(t.Context(), desired(p)))
+	must(t, s.running.server.DeletePeer(t.Context(), &api.DeletePeerRequest{Address: p.Address.String()}))
+	p.HoldTime = 30 * time.Second
+	if err := s.follow(t.Context(), desired(p)); err == nil {
+		t.Fatal("it could be edited")
+	}
+	must(t, s.follow(t.Context(), desired(p)))
+	var hold []uint64
+	must(t, s.running.server.ListPeer(t.Context(), &api.ListPeerRequest{}, func(p *api.Peer) {
+		hold = append(hold, p.GetTimers().GetConfig().GetHoldTime())
+	}))
+	if !slices.Equal(hold, []uint64{30}) {
+		t.Errorf("hold times %v", hold)
 	}
 }

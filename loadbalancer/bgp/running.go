@@ -181,6 +181,11 @@ func (r *running) setPeer(ctx context.Context, p Peer, restarting bool) error {
 	} else {
 		err = r.server.AddPeer(ctx, &api.AddPeerRequest{Peer: peerConfig(p, restarting && !r.begun[p.Name])})
 	}
+	if err != nil && there {
+		// What it has now is unknown: the next attempt begins it anew.
+		_ = r.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: old.Address.String()}) // it fails only without such a peer
+		delete(r.peers, p.Name)
+	}
 	if err != nil {
 		return fmt.Errorf("set BGP peer %s: %w", p.Name, err)
 	}
