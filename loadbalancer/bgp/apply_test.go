@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // Routes are taken back also when nothing can be announced.
@@ -47,4 +48,24 @@ func TestPeerThatCannotBeEdited(t *testing.T) {
 	if !slices.Equal(hold, []uint64{30}) {
 		t.Errorf("hold times %v", hold)
 	}
+}
+
+// A peer that is removed has no metrics, and a speaker that has left has none at all.
+func TestMetricsOfRemovedPeers(t *testing.T) {
+	s := stepped(t, false)
+	count := func(what string, want int) {
+		t.Helper()
+		if up, breaks := testutil.CollectAndCount(s.o.Metrics.up), testutil.CollectAndCount(s.o.Metrics.breaks); up != want || breaks != want {
+			t.Errorf("%s: %d sessions, %d that count breaks, want %d", what, up, breaks, want)
+		}
+	}
+	s.Set(desired(nobody(1), nobody(2)))
+	s.step(t.Context())
+	count("two peers", 2)
+	s.Set(desired(nobody(2)))
+	s.step(t.Context())
+	count("one is removed", 1)
+	s.leave(t.Context())
+	s.step(t.Context())
+	count("left", 0)
 }

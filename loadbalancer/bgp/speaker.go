@@ -120,7 +120,11 @@ func (s *Speaker) Run(ctx context.Context) error {
 // step brings everything in line and returns when it should be called again.
 func (s *Speaker) step(ctx context.Context) time.Duration {
 	d := s.desired.Load()
-	if d == nil || s.left {
+	if d == nil {
+		return refreshInterval
+	}
+	if s.left {
+		s.o.Metrics.observe(nil) // there are no sessions any more
 		return refreshInterval
 	}
 	if s.running != nil && (len(d.Peers) == 0 || s.running.global != d.Global) {
