@@ -20,8 +20,9 @@ const (
 
 // Judge says whether self announces an address, by the rules that say who may hold
 // one: excluded nodes never do, reluctant ones only if no other node may, and those
-// that come and go only beside others that do the same. peers are sorted by name.
-// Whether self was doubted by others does not matter.
+// that come and go only beside others that do the same. peers are sorted by name, and
+// are only those that could announce it instead. Whether self was doubted by others does
+// not matter.
 func Judge(peers []Peer, self string, s Subject) Verdict {
 	v := View{Self: self, Peers: peers}
 	me, known := v.peer(self)

@@ -4,25 +4,16 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 )
 
 // TestBFD: a peer that is silent is found long before its hold time, by either side.
 func TestBFD(t *testing.T) {
-	f := frr(t, "bfd 5 300 300")
-	n := newNode(0)
-	n.desired.Peers[0].BFDInterval, n.desired.Peers[0].BFDMultiplier = 300*time.Millisecond, 5
-	n.routes(&Attributes{}, "203.0.113.7/32")
-	n.start(t, false)
+	f := frr(t, slowBFD)
+	n := withBFD(newNode(0)).start(t, false)
 	hops(t, f, "203.0.113.7/32", "10.79.0.11")
-	eventually(t, "BFD is up", func() string {
-		if s := n.session(); s.BFD != "Up" || !s.Up() {
-			return fmt.Sprintf("%+v", s)
-		}
-		return ""
-	})
+	n.bfdUp()
 	link := func(up bool) {
 		must(t, routerNS.Do(func() error {
 			l, err := netlink.LinkByName("eth0")

@@ -63,7 +63,7 @@ func TestBIRD(t *testing.T) {
 				p := &n.desired.Peers[0]
 				p.ASN, p.Password = asn, "swordfish"
 				if i == 0 {
-					p.BFDInterval, p.BFDMultiplier = 300*time.Millisecond, 5
+					p.BFDInterval, p.BFDMultiplier = 500*time.Millisecond, 8
 				}
 				n.routes(&Attributes{Communities: []uint32{64512<<16 | 100}, LocalPreference: &preference}, "203.0.113.7/32", "2001:db8::7/128")
 				all = append(all, n.start(t, false))

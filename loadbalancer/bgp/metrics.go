@@ -1,6 +1,10 @@
 package bgp
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics of a Speaker.
 type Metrics struct {
@@ -40,6 +44,12 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 func (m *Metrics) observe(sessions []Session) {
 	for _, v := range []*prometheus.GaugeVec{m.up, m.announced, m.received, m.bfd} {
 		v.Reset()
+	}
+	for peer := range m.broken {
+		if !slices.ContainsFunc(sessions, func(s Session) bool { return s.Peer == peer }) {
+			delete(m.broken, peer)
+			m.breaks.DeleteLabelValues(peer)
+		}
 	}
 	for _, s := range sessions {
 		m.up.WithLabelValues(s.Peer).Set(number(s.Up()))

@@ -30,14 +30,15 @@ type running struct {
 	peers  map[string]Peer // by name, as they were accepted
 	routes map[netip.Prefix]*Attributes
 	groups groups
-	rules  *rules // nil: none yet
+	rules  *rules          // nil: none yet
+	begun  map[string]bool // peers with which a session was begun, also by servers before; the Speaker's
 }
 
 // start starts a server without peers.
-func start(ctx context.Context, g Global, restarting bool, w *watch, m *Metrics, logger klog.Logger) (*running, error) {
+func start(ctx context.Context, g Global, restarting bool, begun map[string]bool, w *watch, m *Metrics, logger klog.Logger) (*running, error) {
 	r := &running{
 		server: server.NewBgpServer(server.LoggerOption(newLogger(logger, w, m), nil)), ended: make(chan struct{}),
-		global: g, peers: map[string]Peer{}, routes: map[netip.Prefix]*Attributes{}, groups: groups{},
+		global: g, peers: map[string]Peer{}, routes: map[netip.Prefix]*Attributes{}, groups: groups{}, begun: begun,
 	}
 	r.bfd = bfd.New(bfd.Options{
 		Lost:    func(peer netip.Addr, why string) { r.reset(peer, why, w) },
@@ -94,7 +95,8 @@ func (r *running) stop(ctx context.Context, graceful bool) {
 // apply brings the server in line with what is desired. It does all it can, and
 // joins the errors.
 func (r *running) apply(ctx context.Context, d *Desired, restarting bool) error {
-	errs := []error{r.removePeers(ctx, d)}
+	// What is taken back needs no policy, and must not wait for one.
+	errs := []error{r.removePeers(ctx, d), r.withdrawOthers(d.Routes)}
 	for _, route := range d.Routes {
 		r.groups.of(route.Peers)
 	}
@@ -177,12 +179,17 @@ func (r *running) setPeer(ctx context.Context, p Peer, restarting bool) error {
 	if there {
 		_, err = r.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: peerConfig(p, false)})
 	} else {
-		err = r.server.AddPeer(ctx, &api.AddPeerRequest{Peer: peerConfig(p, restarting)})
+		err = r.server.AddPeer(ctx, &api.AddPeerRequest{Peer: peerConfig(p, restarting && !r.begun[p.Name])})
+	}
+	if err != nil && there {
+		// What it has now is unknown: the next attempt begins it anew.
+		_ = r.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: old.Address.String()}) // it fails only without such a peer
+		delete(r.peers, p.Name)
 	}
 	if err != nil {
 		return fmt.Errorf("set BGP peer %s: %w", p.Name, err)
 	}
-	r.peers[p.Name] = p
+	r.peers[p.Name], r.begun[p.Name] = p, true
 	return nil
 }
 
@@ -207,16 +214,11 @@ func (r *running) reset(peer netip.Addr, why string, w *watch) {
 // bfdDown is what a peer is told that is there after all.
 const bfdDown = "BFD down"
 
-// setRoutes withdraws and announces what differs.
-func (r *running) setRoutes(want []Route) error {
-	var errs []error
+// withdrawOthers withdraws what is not wanted any more.
+func (r *running) withdrawOthers(want []Route) error {
 	wanted := make(map[netip.Prefix]bool, len(want))
-	var add []Route
 	for _, route := range want {
 		wanted[route.Prefix] = true
-		if old := r.routes[route.Prefix]; old == nil || !old.equal(route.Attributes) {
-			add = append(add, route)
-		}
 	}
 	var gone []netip.Prefix
 	for prefix := range r.routes {
@@ -225,9 +227,22 @@ func (r *running) setRoutes(want []Route) error {
 		}
 	}
 	slices.SortFunc(gone, netip.Prefix.Compare)
+	var errs []error
 	for some := range slices.Chunk(gone, batch) {
 		errs = append(errs, r.withdraw(some))
 	}
+	return errors.Join(errs...)
+}
+
+// setRoutes announces what differs.
+func (r *running) setRoutes(want []Route) error {
+	var add []Route
+	for _, route := range want {
+		if old := r.routes[route.Prefix]; old == nil || !old.equal(route.Attributes) {
+			add = append(add, route)
+		}
+	}
+	var errs []error
 	for some := range slices.Chunk(add, batch) {
 		errs = append(errs, r.announce(some))
 	}

@@ -3,6 +3,7 @@ package bgp
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -41,8 +42,11 @@ type Speaker struct {
 	// The rest belongs to Run.
 	logger     klog.Logger
 	running    *running // nil: nothing runs
-	restarting bool     // until the first sessions were begun
-	left       bool     // everything was withdrawn for good
+	restarting bool     // there may be peers that keep routes of an earlier speaker
+	// begun are the peers with which a session was begun: those keep none any more.
+	begun map[string]bool
+	since time.Time // when Run began
+	left  bool      // everything was withdrawn for good
 }
 
 // New returns a Speaker that does nothing before Run.
@@ -55,6 +59,7 @@ func New(o Options) (*Speaker, error) {
 	}
 	return &Speaker{
 		o: o, wake: make(chan struct{}, 1), leaving: make(chan chan struct{}), watch: newWatch(o.Changed), restarting: o.Restarting,
+		begun: map[string]bool{},
 	}, nil
 }
 
@@ -91,7 +96,7 @@ func (s *Speaker) Leave(ctx context.Context) {
 
 // Run follows what is desired until ctx is done. On return all it started has ended.
 func (s *Speaker) Run(ctx context.Context) error {
-	s.logger = klog.FromContext(ctx)
+	s.logger, s.since = klog.FromContext(ctx), time.Now()
 	defer s.watch.reset()
 	// Calls of the library end with ctx, and must not when the end is what they do.
 	calls := context.WithoutCancel(ctx)
@@ -115,7 +120,11 @@ func (s *Speaker) Run(ctx context.Context) error {
 // step brings everything in line and returns when it should be called again.
 func (s *Speaker) step(ctx context.Context) time.Duration {
 	d := s.desired.Load()
-	if d == nil || s.left {
+	if d == nil {
+		return refreshInterval
+	}
+	if s.left {
+		s.o.Metrics.observe(nil) // there are no sessions any more
 		return refreshInterval
 	}
 	if s.running != nil && (len(d.Peers) == 0 || s.running.global != d.Global) {
@@ -139,17 +148,23 @@ func (s *Speaker) follow(ctx context.Context, d *Desired) error {
 		if !begins(d) {
 			return nil
 		}
-		r, err := start(ctx, d.Global, s.restarting, s.watch, s.o.Metrics, s.logger)
+		r, err := start(ctx, d.Global, s.restarting, s.begun, s.watch, s.o.Metrics, s.logger)
 		if err != nil {
 			return err
 		}
 		s.running = r
 	}
 	err := s.running.apply(ctx, d, s.restarting)
-	if err == nil {
-		s.restarting = false
+	if err == nil && s.restarting {
+		s.restarting = waits(d, time.Since(s.since))
 	}
 	return err
+}
+
+// waits reports whether a peer may still keep routes of an earlier speaker. One with a
+// Problem may have a session later: an unnumbered one has to be found first.
+func waits(d *Desired, after time.Duration) bool {
+	return slices.ContainsFunc(d.Peers, func(p Peer) bool { return p.Problem != "" && p.RestartTime > after })
 }
 
 // begins reports whether there is a peer to begin a session with.

@@ -30,8 +30,8 @@ func TestUnnumbered(t *testing.T) {
 	if p.Address.Zone() != "eth0" || !p.Address.IsLinkLocalUnicast() {
 		t.Fatalf("the router is %s", p.Address)
 	}
-	p.BFDInterval, p.BFDMultiplier = 300*time.Millisecond, 5
-	must(t, f.Configure(t.Context(), "router bgp 64512", "neighbor eth0 bfd 5 300 300"))
+	p.BFDInterval, p.BFDMultiplier = 500*time.Millisecond, 8
+	must(t, f.Configure(t.Context(), "router bgp 64512", "neighbor eth0 "+slowBFD))
 	n.routes(&Attributes{}, "203.0.113.7/32", "2001:db8::7/128")
 	n.start(t, false)
 	n.up()

@@ -161,21 +161,34 @@ func writersOf(nodes []announcer.Peer, speakers []*v1alpha1.BGPNode) (out []stri
 	return out
 }
 
+// audience are the peers that hear a node, of those that a pool is for; none given: all.
+func audience(s *v1alpha1.BGPNode, of []string) (peers []string) {
+	for _, x := range s.Status.Sessions {
+		if x.State == bgp.StateEstablished && (len(of) == 0 || slices.Contains(of, x.Peer)) {
+			peers = append(peers, x.Peer)
+		}
+	}
+	return peers
+}
+
+// ableOf are self and the nodes that a peer of the pool hears. To others nobody must
+// give way, however well they are: no router has anything of them.
+func ableOf(nodes []announcer.Peer, self string, peers []string, speakers []*v1alpha1.BGPNode) []announcer.Peer {
+	heard := map[string]bool{self: true}
+	for _, s := range speakers {
+		heard[s.Name] = heard[s.Name] || len(audience(s, peers)) > 0
+	}
+	return slices.DeleteFunc(slices.Clone(nodes), func(p announcer.Peer) bool { return !heard[p.Name] })
+}
+
 // announcersOf are the nodes that may announce the address, and have a session with a
 // peer that gets it.
 func announcersOf(pool v1alpha1.BGPSpec, a pooled, nodes []announcer.Peer, speakers []*v1alpha1.BGPNode) []v1alpha1.Announcer {
 	out := map[string]v1alpha1.Announcer{}
+	able := ableOf(nodes, "", pool.Peers, speakers)
 	for _, s := range speakers {
-		if announcer.Judge(nodes, s.Name, a.Subject()) != announcer.Announces {
-			continue
-		}
-		var peers []string
-		for _, x := range s.Status.Sessions {
-			if x.State == bgp.StateEstablished && (len(pool.Peers) == 0 || slices.Contains(pool.Peers, x.Peer)) {
-				peers = append(peers, x.Peer)
-			}
-		}
-		if len(peers) > 0 {
+		peers := audience(s, pool.Peers)
+		if len(peers) > 0 && announcer.Judge(able, s.Name, a.Subject()) == announcer.Announces {
 			slices.Sort(peers)
 			out[s.Name] = v1alpha1.Announcer{Node: s.Name, Peers: peers}
 		}

@@ -73,8 +73,11 @@ type surroundings struct {
 	vrf func(device string) error
 }
 
-// devicesOf are the interfaces at whose other end peers are, sorted.
+// devicesOf are the interfaces at whose other end peers are, sorted; none without BGP.
 func devicesOf(n *network) (out []string) {
+	if n.Config == nil {
+		return nil
+	}
 	for _, p := range n.Peers {
 		if p.Spec.Interface != "" {
 			out = append(out, p.Spec.Interface)
@@ -87,13 +90,38 @@ func devicesOf(n *network) (out []string) {
 // peersOf are the peers of this node. What is wrong with one is its Problem.
 func (s surroundings) peersOf(n *network, g bgp.Global) []bgp.Peer {
 	var out []bgp.Peer
+	m := s.own()
 	for _, p := range n.Peers {
-		out = append(out, s.peer(p, g, out))
+		out = append(out, s.peer(p, g, m, out))
 	}
 	return out
 }
 
-func (s surroundings) peer(n neighbor, g bgp.Global, before []bgp.Peer) bgp.Peer {
+// ownAddresses are those of this machine, read once for all peers: with kube-proxy
+// in IPVS mode it has one for each Service.
+type ownAddresses struct {
+	prefixes []netip.Prefix
+	err      error // of reading them
+}
+
+func (s surroundings) own() (m ownAddresses) {
+	all, err := s.addresses()
+	m.err = err
+	for _, a := range all {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		ip, ok := netip.AddrFromSlice(n.IP)
+		bits, _ := n.Mask.Size()
+		if ok {
+			m.prefixes = append(m.prefixes, netip.PrefixFrom(ip.Unmap(), bits))
+		}
+	}
+	return m
+}
+
+func (s surroundings) peer(n neighbor, g bgp.Global, m ownAddresses, before []bgp.Peer) bgp.Peer {
 	spec := n.Spec
 	p := bgp.Peer{
 		Name: n.Name, Port: uint16(cmp.Or(spec.Port, 179)), ASN: uint32(spec.ASN),
@@ -112,7 +140,7 @@ func (s surroundings) peer(n neighbor, g bgp.Global, before []bgp.Peer) bgp.Peer
 	if b := spec.BFD; b != nil {
 		p.BFDInterval, p.BFDMultiplier = duration(b.Interval, defaultBFDInterval), uint8(cmp.Or(b.Multiplier, defaultBFDMultiple))
 	}
-	err := errors.Join(s.address(&p, spec, before), s.source(&p, spec), s.device(&p, spec), s.password(&p, spec), families(&p, spec, g))
+	err := errors.Join(s.address(&p, spec, before), m.source(&p, spec), s.device(&p, spec), s.password(&p, spec), families(&p, spec, g))
 	if err != nil {
 		p.Problem = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
@@ -135,35 +163,30 @@ func (s surroundings) address(p *bgp.Peer, spec v1alpha1.BGPPeerSpec, before []b
 		return fmt.Errorf("spec.address: %w", err)
 	}
 	for _, b := range before {
-		if b.Address == p.Address {
+		switch {
+		case b.Address == p.Address:
 			return fmt.Errorf("BGPPeer %s has the same address", b.Name)
+		case b.Address.WithZone("") == p.Address.WithZone(""): // the export policy knows no zones
+			return fmt.Errorf("BGPPeer %s has the same link-local address on interface %s: a node can have one of them", b.Name, b.Address.Zone())
 		}
 	}
 	return nil
 }
 
-// source looks for the address among the machine's, and whether the peer is near.
-func (s surroundings) source(p *bgp.Peer, spec v1alpha1.BGPPeerSpec) (err error) {
-	all, err := s.addresses()
-	if err != nil {
-		return fmt.Errorf("read the node's addresses: %w", err)
+// source looks for the address among the machine's, and whether the peer is near. Peers
+// that name no address do without the machine's.
+func (m ownAddresses) source(p *bgp.Peer, spec v1alpha1.BGPPeerSpec) (err error) {
+	p.Far = p.Address.Zone() == "" && m.err == nil && !slices.ContainsFunc(m.prefixes, func(n netip.Prefix) bool { return n.Contains(p.Address) })
+	if spec.SourceAddress == "" {
+		return nil
 	}
-	if spec.SourceAddress != "" {
-		if p.Source, err = netip.ParseAddr(spec.SourceAddress); err != nil {
-			return fmt.Errorf("spec.sourceAddress: %w", err)
-		}
+	if p.Source, err = netip.ParseAddr(spec.SourceAddress); err != nil {
+		return fmt.Errorf("spec.sourceAddress: %w", err)
 	}
-	own := !p.Source.IsValid()
-	p.Far = p.Address.Zone() == ""
-	for _, a := range all {
-		prefix, err := netip.ParsePrefix(a.String())
-		if err != nil {
-			continue
-		}
-		own = own || prefix.Addr().Unmap() == p.Source
-		p.Far = p.Far && !prefix.Contains(p.Address)
-	}
-	if !own {
+	switch {
+	case m.err != nil:
+		return fmt.Errorf("read the node's addresses: %w", m.err)
+	case !slices.ContainsFunc(m.prefixes, func(n netip.Prefix) bool { return n.Addr() == p.Source }):
 		return fmt.Errorf("spec.sourceAddress: this node has no address %s", p.Source)
 	}
 	return nil

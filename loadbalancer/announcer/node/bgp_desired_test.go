@@ -22,7 +22,9 @@ func TestPeersOfThisMachine(t *testing.T) {
 		vrf:    func(string) error { return errors.New(far) },
 	}
 	g := bgp.Global{ASN: 65001}
-	peer := func(spec v1alpha1.BGPPeerSpec) bgp.Peer { return around.peer(neighbor{Name: "p", Spec: spec}, g, nil) }
+	peer := func(spec v1alpha1.BGPPeerSpec) bgp.Peer {
+		return around.peersOf(&network{Peers: []neighbor{{Name: "p", Spec: spec}}}, g)[0]
+	}
 
 	if p := peer(v1alpha1.BGPPeerSpec{Address: "10.20.0.1", ASN: 64512}); p.Far || p.Problem != "" {
 		t.Errorf("%+v", p)
@@ -39,6 +41,13 @@ func TestPeersOfThisMachine(t *testing.T) {
 	if p := peer(v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512}); p.Problem != "" || p.Far || !p.IPv4 || !p.IPv6 {
 		t.Errorf("%+v", p)
 	}
+	// The export policy could not tell these two apart.
+	same := around.peersOf(&network{Peers: []neighbor{
+		{Name: "a", Spec: v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512}}, {Name: "b", Spec: v1alpha1.BGPPeerSpec{Interface: "eth2", ASN: 64512}},
+	}}, g)
+	if same[0].Problem != "" || same[1].Problem != "BGPPeer a has the same link-local address on interface eth1: a node can have one of them" {
+		t.Errorf("%+v", same)
+	}
 	// Both families without an InternalIP of either: next hops are link-local.
 	if p := peer(v1alpha1.BGPPeerSpec{Interface: "eth1", ASN: 64512, Families: []v1alpha1.BGPFamily{"IPv4"}}); p.Problem != "" || !p.IPv4 || p.IPv6 {
 		t.Errorf("%+v", p)
@@ -47,9 +56,38 @@ func TestPeersOfThisMachine(t *testing.T) {
 	if p := peer(v1alpha1.BGPPeerSpec{Address: "10.20.0.1", ASN: 64512, VRF: "blue"}); p.Problem != "spec.vrf: this node has no device blue" || p.VRF != "blue" {
 		t.Errorf("%+v", p)
 	}
-	n := &network{Peers: []neighbor{{Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}, {Spec: v1alpha1.BGPPeerSpec{Address: "10.0.0.1"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "a"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}}}
+	n := &network{Config: &v1alpha1.BGPConfigurationSpec{}, Peers: []neighbor{{Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}, {Spec: v1alpha1.BGPPeerSpec{Address: "10.0.0.1"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "a"}}, {Spec: v1alpha1.BGPPeerSpec{Interface: "b"}}}}
 	if d := devicesOf(n); len(d) != 2 || d[0] != "a" || d[1] != "b" {
 		t.Errorf("%v", d)
+	}
+	n.Config = nil
+	if d := devicesOf(n); len(d) != 0 {
+		t.Errorf("without BGP: %v", d)
+	}
+}
+
+// The machine's addresses are read once for all peers, and only those that name one
+// cannot do without.
+func TestAddressesOfThisMachineAreReadOnce(t *testing.T) {
+	reads, failure := 0, error(nil)
+	around := surroundings{addresses: func() ([]net.Addr, error) {
+		reads++
+		return []net.Addr{&net.IPNet{IP: net.IPv4(10, 0, 0, 1), Mask: net.CIDRMask(24, 32)}, &net.IPNet{IP: net.ParseIP("fd00::1"), Mask: net.CIDRMask(64, 128)}}, failure
+	}}
+	n := &network{}
+	for i, p := range []v1alpha1.BGPPeerSpec{
+		{Address: "10.0.0.2", SourceAddress: "10.0.0.1"}, {Address: "fd00::2", SourceAddress: "fd00::1"}, {Address: "10.0.1.2"},
+	} {
+		n.Peers = append(n.Peers, neighbor{Name: string(rune('a' + i)), Spec: p})
+	}
+	peers := around.peersOf(n, bgp.Global{})
+	if reads != 1 || peers[0].Problem != "" || peers[1].Problem != "" || peers[0].Far || peers[1].Far || !peers[2].Far {
+		t.Errorf("%d reads, %+v", reads, peers)
+	}
+	failure = errors.New("no netlink")
+	peers = around.peersOf(n, bgp.Global{})
+	if peers[0].Problem != "read the node's addresses: no netlink" || peers[2].Problem != "" {
+		t.Errorf("%+v", peers)
 	}
 }
 

@@ -144,11 +144,11 @@ func (l *bgpLoop) step(logger klog.Logger, late time.Time) (time.Time, int) {
 	d := &bgp.Desired{}
 	var problems []string
 	var next time.Time
+	l.finder.Set(devicesOf(n)) // none, if there is nothing to do
 	if n.Config != nil && len(n.Peers) > 0 {
 		d.Global = globalOf(n, l.node)
-		l.finder.Set(devicesOf(n))
 		d.Peers = l.around.peersOf(n, d.Global)
-		d.Routes, problems, next = l.announced.routes(n, nodes, now)
+		d.Routes, problems, next = l.announced.routes(n, nodes, list[*v1alpha1.BGPNode](l.src.nodes), now)
 	}
 	for _, p := range d.Peers {
 		if p.Problem != "" {

@@ -39,17 +39,22 @@ func newAnnouncements(node string) *announcements {
 }
 
 // routes are those to announce now, sorted, what is wrong with the settings of pools,
-// and when to ask again; zero: when something changes.
-func (r *announcements) routes(n *network, nodes []announcer.Peer, now time.Time) (out []bgp.Route, problems []string, next time.Time) {
+// and when to ask again; zero: when something changes. speakers say which nodes are
+// heard by routers: this one gives way to no others.
+func (r *announcements) routes(n *network, nodes []announcer.Peer, speakers []*v1alpha1.BGPNode, now time.Time) (out []bgp.Route, problems []string, next time.Time) {
 	pools, problems := r.settings(n)
 	wanted := map[netip.Prefix]*bgp.Attributes{}
+	able := map[string][]announcer.Peer{}
+	for name, s := range pools {
+		able[name] = ableOf(nodes, r.node, s.plain.Peers, speakers)
+	}
 	for _, a := range n.Addresses {
 		s, known := pools[a.Pool]
 		if !known {
 			continue // the pool's object was removed by force, or its settings never could be used
 		}
 		prefix := s.prefix(a.Address)
-		verdict := announcer.Judge(nodes, r.node, a.Subject())
+		verdict := announcer.Judge(able[a.Pool], r.node, a.Subject())
 		switch old := wanted[prefix]; {
 		case verdict == announcer.Announces && (old == nil || old.Leaving):
 			wanted[prefix] = s.plain

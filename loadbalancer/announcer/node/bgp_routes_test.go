@@ -47,19 +47,19 @@ func TestRoutesOfPools(t *testing.T) {
 	}
 	nodes := []announcer.Peer{{Name: "me", Live: true}, {Name: "you", Live: true}}
 	r := newAnnouncements("me")
-	routes, problems, next := r.routes(n, nodes, time.Now())
+	routes, problems, next := r.routes(n, nodes, nil, time.Now())
 	if got := prefixes(routes); got != "192.0.2.1/32, 192.0.2.16/28, 192.0.2.19/32, 2001:db8::/64" || len(problems) > 0 || !next.IsZero() {
 		t.Errorf("%s, %v, %v", got, problems, next)
 	}
 	// Settings that cannot be used leave those that could be.
 	n.Pools["whole"] = v1alpha1.BGPSpec{Communities: []string{"70000:1"}}
-	routes, problems, _ = r.routes(n, nodes, time.Now())
+	routes, problems, _ = r.routes(n, nodes, nil, time.Now())
 	if len(problems) != 1 || !strings.Contains(problems[0], "70000:1") || !slices.Equal(routes[1].Communities, []uint32{1<<16 | 2}) {
 		t.Errorf("%s, %v", prefixes(routes), problems)
 	}
 	// A pool for other peers says so.
 	n.Pools["single"] = v1alpha1.BGPSpec{Peers: []string{"other"}}
-	if _, problems, _ = r.routes(n, nodes, time.Now()); len(problems) != 2 {
+	if _, problems, _ = r.routes(n, nodes, nil, time.Now()); len(problems) != 2 {
 		t.Errorf("%v", problems)
 	}
 }
@@ -87,12 +87,34 @@ func TestRoutesOfADrainedNode(t *testing.T) {
 		{well, 0, "192.0.2.1/32"},
 	} {
 		now = now.Add(step.after)
-		routes, _, next := r.routes(n, step.nodes, now)
+		routes, _, next := r.routes(n, step.nodes, []*v1alpha1.BGPNode{speaker("you", "rack")}, now)
 		if got := prefixes(routes); got != step.want {
 			t.Errorf("step %d: %s, want %s", i, got, step.want)
 		}
 		if leaving := strings.Contains(step.want, "leaving"); leaving == next.IsZero() {
 			t.Errorf("step %d: next %v", i, next)
+		}
+	}
+}
+
+// A node gives way to none that no router of the pool hears.
+func TestNobodyToGiveWayTo(t *testing.T) {
+	n := &network{Pools: map[string]v1alpha1.BGPSpec{"p": {Peers: []string{"rack"}}}, Addresses: []pooled{pooledAddress("p", "192.0.2.1")}}
+	for name, me := range map[string]announcer.Peer{
+		"drained": {Name: "me", Live: true, Reluctant: true}, "comes and goes": {Name: "me", Live: true, Damped: true},
+	} {
+		nodes := []announcer.Peer{me, {Name: "you", Live: true}}
+		for _, you := range [][]*v1alpha1.BGPNode{nil, {speaker("you")}, {speaker("you", "other")}} {
+			if routes, _, _ := newAnnouncements("me").routes(n, nodes, you, time.Now()); len(routes) != 1 || routes[0].Leaving {
+				t.Errorf("%s: %s beside %+v", name, prefixes(routes), you)
+			}
+			all := append(you, speaker("me", "rack"))
+			if got := announcersOf(n.Pools["p"], n.Addresses[0], nodes, all); len(got) != 1 || got[0].Node != "me" {
+				t.Errorf("%s: written is %+v", name, got)
+			}
+		}
+		if routes, _, _ := newAnnouncements("me").routes(n, nodes, []*v1alpha1.BGPNode{speaker("you", "rack")}, time.Now()); len(routes) != 0 {
+			t.Errorf("%s: %s", name, prefixes(routes))
 		}
 	}
 }

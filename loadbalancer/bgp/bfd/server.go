@@ -2,11 +2,13 @@ package bfd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -22,6 +24,9 @@ const (
 	// farewells are how often a peer is told that this end goes down on purpose: any of
 	// the packets may be lost.
 	farewells = 3
+	// redial is how long a socket is kept by which nothing comes of a peer. It keeps the
+	// source address and the route of the time when it was made.
+	redial = 5 * time.Second
 )
 
 // Status is how it stands with a peer.
@@ -60,6 +65,7 @@ type Server struct {
 type running struct {
 	*session
 	out     *net.UDPConn // nil: there is no way to the peer just now
+	dialled time.Time
 	problem string
 	// forgiven: the peer got more time once since it was heard last.
 	forgiven bool
@@ -182,18 +188,27 @@ func (s *Server) step(now time.Time) time.Time {
 	next, news := now.Add(retry), false
 	s.mu.Lock()
 	for a, r := range s.sessions {
+		problem := r.problem
 		if !r.expires.IsZero() && !now.Before(r.expires) {
 			silent := r.detection()
 			if r.expire(now) {
 				s.tell(a, fmt.Sprintf("BFD heard nothing of the peer for %v", silent))
 			}
+			r.hangUp()
 			news = true
 		}
-		r.open()
+		if r.stale(now) {
+			r.hangUp()
+		}
+		r.open(now)
+		if s.problem[family(a)] != "" {
+			r.deaf(now)
+		}
 		if r.theirRx > 0 && !now.Before(r.sendAt) {
 			r.send(r.packet())
 			r.sent(now)
 		}
+		news = news || r.problem != problem
 		if at := r.next(); !at.IsZero() && at.Before(next) {
 			next = at
 		}
@@ -268,6 +283,10 @@ func (r *running) end(restart bool) {
 	if r == nil {
 		return
 	}
+	if restart && r.resumes {
+		r.hangUp() // the peer holds the session still, and for this one nothing has begun
+		return
+	}
 	last := r.holding()
 	if !restart || r.state != Up || r.peer.Hold == 0 {
 		r.state, r.diag, r.polling = AdminDown, diagAdmin, false
@@ -276,6 +295,11 @@ func (r *running) end(restart bool) {
 	for range farewells {
 		r.send(last)
 	}
+	r.hangUp()
+}
+
+// hangUp closes the socket that the session sends from.
+func (r *running) hangUp() {
 	if r.out != nil {
 		_ = r.out.Close()
 		r.out = nil
@@ -288,22 +312,43 @@ func (r *running) meant(to netip.Addr) bool {
 	return r.out != nil && addrOf(r.out.LocalAddr()).WithZone("") == to.WithZone("")
 }
 
+// stale reports whether another socket may do better: the device came back, or has
+// another address. One whose peer may still hold the session has to hear it first.
+func (r *running) stale(now time.Time) bool {
+	return r.out != nil && !r.resumes && r.state == Down && r.expires.IsZero() && now.Sub(r.dialled) > redial
+}
+
 // open makes the socket that the session sends from.
-func (r *running) open() {
+func (r *running) open(now time.Time) {
 	if r.out != nil {
 		return
 	}
 	out, err := dial(r.peer)
 	if err != nil {
-		r.problem = err.Error()
+		r.problem = "BFD: " + reason(err)
 		return
 	}
-	r.out, r.problem = out, ""
+	r.out, r.dialled = out, now
 }
 
 func (r *running) send(p packet) {
-	if r.out != nil {
-		// What is refused by the peer or the network shows in its silence.
-		_, _ = r.out.Write(p.append(make([]byte, 0, packetSize)))
+	if r.out == nil {
+		return
 	}
+	_, err := r.out.Write(p.append(make([]byte, 0, packetSize)))
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED): // the answer to an earlier packet; it shows in the peer's silence
+	case err != nil:
+		r.problem = "BFD: " + reason(err)
+	default:
+		r.problem = ""
+	}
+}
+
+// reason is an error without the port, which is another one each time.
+func reason(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err.Error()
+	}
+	return err.Error()
 }

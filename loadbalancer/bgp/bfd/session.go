@@ -22,8 +22,8 @@ type Peer struct {
 	Hold time.Duration
 }
 
-// listening is how long a session that may have been held says nothing: the peer is
-// heard in that time, and what it says decides.
+// listening is the least time for which a session that may have been held says nothing:
+// the peer is heard in that time, and what it says decides.
 const listening = time.Second
 
 // slow is the least interval of a session that is not up (RFC 5880, section 6.8.3).
@@ -47,6 +47,9 @@ type session struct {
 	// resumes: neither side has said anything since the beginning, and the peer may
 	// have held the session.
 	resumes bool
+	// patient is until when a session that resumes may wait for a way to hear the peer:
+	// what it was asked for must not run out.
+	patient time.Time
 }
 
 func newSession(p Peer, resumes bool, now time.Time) *session {
@@ -55,9 +58,27 @@ func newSession(p Peer, resumes bool, now time.Time) *session {
 		missing: 1, sendAt: now, resumes: resumes,
 	}
 	if resumes {
-		s.sendAt = now.Add(listening)
+		s.sendAt, s.patient = now.Add(p.window()), now.Add(p.Hold/2)
 	}
 	return s
+}
+
+// window is how long a session that may have been held says nothing: the peer sends as
+// rarely as was agreed on, and must be heard before it hears of a session that is down.
+func (p Peer) window() time.Duration {
+	return max(listening, min(time.Duration(p.Multiplier)*p.Interval, p.Hold/2))
+}
+
+// deaf takes in that the peer cannot be heard before the next attempt to listen: nothing
+// it says can decide.
+func (s *session) deaf(now time.Time) {
+	at := now.Add(retry + s.peer.window())
+	if at.After(s.patient) {
+		at = s.patient
+	}
+	if s.resumes && at.After(s.sendAt) {
+		s.sendAt = at
+	}
 }
 
 // discriminator is the session's number. It is the same after a restart, so that what
@@ -72,7 +93,10 @@ func discriminator(peer netip.Addr) uint32 {
 func (s *session) edit(p Peer, now time.Time) {
 	s.peer = p
 	s.tx, s.rx = min(s.tx, s.wanted()), max(s.rx, p.Interval)
-	s.polling, s.sendAt = true, now
+	s.polling = true
+	if !s.resumes { // else the peer would hear that the session is down
+		s.sendAt = now
+	}
 }
 
 // wanted is the interval at which the session would like to send.

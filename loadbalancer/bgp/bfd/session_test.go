@@ -182,24 +182,52 @@ func TestPeerThatWantsNoPackets(t *testing.T) {
 // after it; who held nothing begins as always.
 func TestHold(t *testing.T) {
 	for _, tt := range []struct {
-		away time.Duration
-		lost int
-	}{{0, 0}, {50 * time.Second, 0}, {61 * time.Second, 1}} {
-		p := newPair(100*time.Millisecond, 100*time.Millisecond)
-		p.run(3 * time.Second)
+		interval, away time.Duration
+		lost           int
+	}{
+		{100 * time.Millisecond, 0, 0}, {100 * time.Millisecond, 50 * time.Second, 0}, {100 * time.Millisecond, 61 * time.Second, 1},
+		{5 * time.Second, 0, 0}, {5 * time.Second, 40 * time.Second, 0}, {5 * time.Second, 61 * time.Second, 1},
+	} {
+		p := newPair(tt.interval, tt.interval)
+		p.run(30 * tt.interval)
 		p.deliver(0, p.all[1].holding())
 		peer := p.all[1].peer
 		p.cut = true
 		p.run(tt.away)
 		p.cut = false
 		p.all[1] = newSession(peer, true, p.now)
-		p.run(200 * time.Millisecond)
+		p.run(2 * tt.interval)
 		if tt.lost == 0 && p.all[1].state != Up || p.lost[0] != tt.lost {
-			t.Errorf("away for %v: %v, lost %v", tt.away, p.states(), p.lost)
+			t.Errorf("every %v, away for %v: %v, lost %v", tt.interval, tt.away, p.states(), p.lost)
 		}
-		p.run(5 * time.Second)
-		if p.states() != [2]State{Up, Up} || p.lost[0] != tt.lost || p.all[0].detection() != 300*time.Millisecond {
-			t.Errorf("away for %v, afterwards: %v, lost %v, detection %v", tt.away, p.states(), p.lost, p.all[0].detection())
+		p.run(50 * tt.interval)
+		if p.states() != [2]State{Up, Up} || p.lost[0] != tt.lost || p.all[0].detection() != 3*tt.interval {
+			t.Errorf("every %v, away for %v, afterwards: %v, lost %v, detection %v", tt.interval, tt.away, p.states(), p.lost, p.all[0].detection())
 		}
+	}
+}
+
+// What may have been held is left in peace: an edit, and ears that are not there yet,
+// say nothing to the peer before it was heard, but not for ever.
+func TestHeldSessionIsLeftInPeace(t *testing.T) {
+	now := time.Unix(1000, 0)
+	peer := Peer{Address: netip.MustParseAddr("192.0.2.1"), Interval: 100 * time.Millisecond, Multiplier: 3, Hold: time.Minute}
+	s := newSession(peer, true, now)
+	peer.Interval = 200 * time.Millisecond
+	s.edit(peer, now)
+	if want := now.Add(listening); s.sendAt != want {
+		t.Errorf("after an edit it speaks at %v, want %v", s.sendAt, want)
+	}
+	for _, tt := range []struct{ at, want time.Duration }{
+		{0, retry + listening}, {10 * time.Second, 10*time.Second + retry + listening}, {29500 * time.Millisecond, 30 * time.Second}, {31 * time.Second, 30 * time.Second},
+	} {
+		if s.deaf(now.Add(tt.at)); s.sendAt != now.Add(tt.want) {
+			t.Errorf("deaf after %v it speaks after %v, want %v", tt.at, s.sendAt.Sub(now), tt.want)
+		}
+	}
+	s.sent(now)
+	at := s.sendAt
+	if s.deaf(now.Add(10 * time.Second)); s.sendAt != at {
+		t.Error("it waits after it has spoken")
 	}
 }

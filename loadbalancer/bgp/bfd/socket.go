@@ -35,7 +35,7 @@ func dial(p Peer) (conn *net.UDPConn, err error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("BFD: %w", err)
+		return nil, err
 	}
 	if p.Address.Is6() {
 		err = ipv6.NewConn(conn).SetHopLimit(255)
@@ -43,7 +43,7 @@ func dial(p Peer) (conn *net.UDPConn, err error) {
 		err = ipv4.NewConn(conn).SetTTL(255)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("BFD: set the hop limit: %w", err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("set the hop limit: %w", err), conn.Close())
 	}
 	return conn, nil
 }
@@ -83,7 +83,7 @@ func (l *listeners) listen(ctx context.Context, f int, network string) {
 		problem = fmt.Sprintf("BFD cannot be heard: %v", err)
 	} else {
 		l.open[f] = conn
-		l.readers.Go(func() { l.read(conn, read) })
+		l.readers.Go(func() { l.read(ctx, conn, read) })
 	}
 	l.server.mu.Lock()
 	news := l.server.problem[f] != problem
@@ -161,7 +161,7 @@ func ipOf(ip net.IP) netip.Addr {
 }
 
 // read takes packets until the socket is closed.
-func (l *listeners) read(conn *net.UDPConn, read reader) {
+func (l *listeners) read(ctx context.Context, conn *net.UDPConn, read reader) {
 	buffer := make([]byte, 512)
 	for {
 		n, way, err := read(buffer)
@@ -169,7 +169,13 @@ func (l *listeners) read(conn *net.UDPConn, read reader) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			continue // an ICMP error of an earlier packet
+			// It may be one that stays, such as a lack of memory: do not spin.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+			continue
 		}
 		l.server.take(way, buffer[:n])
 	}

@@ -106,6 +106,9 @@ func (f *Finder) listen(conn *ndp.Conn, hardware net.HardwareAddr, l *link) erro
 		case *ndp.RouterAdvertisement:
 			f.hear(l, from)
 		case *ndp.RouterSolicitation:
+			if !l.answers(time.Now()) {
+				continue
+			}
 			if err := advertise(conn, hardware); err != nil {
 				return err
 			}

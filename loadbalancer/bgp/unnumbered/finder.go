@@ -26,6 +26,12 @@ const (
 	// memory is how long a router counts after it was heard: three of its answers may
 	// be lost.
 	memory = 3*pace + 5*time.Second
+	// routersMost is how many routers are remembered on a link: two are one too many, and
+	// a sender may invent any number.
+	routersMost = 8
+	// answerPace is the least time between two answers to solicitations (RFC 4861,
+	// section 6.2.6). Who is left without one hears the next advertisement.
+	answerPace = 3 * time.Second
 )
 
 var (
@@ -58,6 +64,8 @@ type link struct {
 	last    netip.Addr // the only router, when there was one
 	problem error
 	end     context.CancelFunc // nil: it is not looked at yet
+
+	answered time.Time // when a solicitation was; belongs to watch
 }
 
 // New returns a Finder that does nothing before Run.
@@ -162,7 +170,21 @@ func (f *Finder) note(l *link, change func()) {
 
 // hear notes that a router was heard.
 func (f *Finder) hear(l *link, router netip.Addr) {
-	f.note(l, func() { l.heard[router], l.problem = time.Now(), nil })
+	f.note(l, func() {
+		l.problem = nil
+		if _, known := l.heard[router]; known || len(l.heard) < routersMost {
+			l.heard[router] = time.Now()
+		}
+	})
+}
+
+// answers reports whether a solicitation is to be answered now, and takes it for done.
+func (l *link) answers(now time.Time) bool {
+	if now.Sub(l.answered) < answerPace {
+		return false
+	}
+	l.answered = now
+	return true
 }
 
 // forget drops those that were not heard for long, and returns when to look again.

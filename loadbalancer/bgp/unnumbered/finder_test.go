@@ -47,6 +47,32 @@ func TestRouterIsKnownWhileItIsHeard(t *testing.T) {
 	})
 }
 
+// A sender with many addresses costs little memory, and no more answers than any other.
+func TestManySendersCostLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(Options{Changed: func() {}})
+		f.Set([]string{"eth1"})
+		l := f.links["eth1"]
+		a := netip.MustParseAddr("fe80::1%eth1")
+		first, answers := a, 0
+		for range 1000 {
+			f.hear(l, a)
+			a = a.Next().WithZone("eth1")
+			if l.answers(time.Now()) {
+				answers++
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if len(l.heard) != routersMost || answers != 4 { // 10 s
+			t.Errorf("%d routers, %d answers", len(l.heard), answers)
+		}
+		at := l.heard[first]
+		if f.hear(l, first); !l.heard[first].After(at) {
+			t.Error("a router that is known is not heard any more")
+		}
+	})
+}
+
 // An interface that is not there is said so, and nothing is left when Run ends.
 func TestInterfaceIsNotThere(t *testing.T) {
 	changed := make(chan struct{}, 99)
