@@ -161,11 +161,26 @@ func (k *KernelAddresses) Hold(ctx context.Context, addresses []netip.Addr) erro
 			k.forget(e.Address)
 		}
 	}
+	k.forgetGone(want)
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	k.wanted, k.dirty = slices.Clone(addresses), false
 	return nil
+}
+
+// forgetGone ends the announcements of addresses that are not wanted and that somebody else
+// has taken off already: the master after this one announces them now.
+func (k *KernelAddresses) forgetGone(want map[netip.Addr]bool) {
+	routed := make(map[netip.Addr]bool, len(k.routed.wanted))
+	for _, r := range k.routed.wanted {
+		routed[r.Address] = true
+	}
+	for a := range k.held {
+		if !want[a] && !routed[a] {
+			k.forget(a)
+		}
+	}
 }
 
 // move takes what is new and removes what is not wanted any more, while nothing else

@@ -222,8 +222,14 @@ func (k *KernelAddresses) proxy(ctx context.Context, places []place) error {
 		return err
 	}
 	want := make(map[addr.Entry]bool, len(places))
+	answered := make(map[netip.Addr]bool, len(places))
 	for _, p := range places {
-		want[addr.Entry{Address: p.address, Index: p.outer.Index}] = true
+		want[addr.Entry{Address: p.address, Index: p.outer.Index}], answered[p.address] = true, true
+	}
+	for _, r := range k.routed.wanted { // also those whose entry somebody else has removed
+		if _, own := slices.BinarySearchFunc(k.wanted, r.Address, netip.Addr.Compare); !own && !answered[r.Address] {
+			k.forget(r.Address)
+		}
 	}
 	var errs []error
 	present := make(map[addr.Entry]bool, len(entries))

@@ -391,12 +391,15 @@ func (a *Agent) program(ctx context.Context) error {
 	a.route(ctx, documents)
 	a.plan = nil // until the kernel has it
 	if err := a.opts.Table.Apply(ctx, plan); err != nil {
+		if master, _ := a.role.get(); !master { // whatever the rules are, another instance has the addresses
+			err = errors.Join(err, a.hold(ctx, addresses, routed))
+		}
 		return err
+	}
+	if err := a.hold(ctx, addresses, routed); err != nil {
+		return err // without a plan, the next change looks at all addresses again
 	}
 	a.plan = plan
-	if err := a.hold(ctx, addresses, routed); err != nil {
-		return err
-	}
 	a.untried = true
 	a.forget(ctx, documents, healthy)
 	a.metrics.running(plan.Counts(), a.holding)
@@ -415,13 +418,12 @@ func (a *Agent) hold(ctx context.Context, addresses []netip.Addr, routed []Route
 	if master, _ := a.role.get(); !master {
 		held, ways = nil, nil
 	}
-	if err := a.opts.Addresses.Hold(ctx, held); err != nil {
-		return err
-	}
-	// As with routes to pods: an inner interface that is down takes no others with it.
+	err := a.opts.Addresses.Hold(ctx, held)
+	// As with routes to pods: an inner interface that is down takes no others with it. Nor
+	// does an address that cannot be held.
 	a.note("routed addresses", a.opts.Addresses.Route(ctx, ways))
 	a.held, a.routed, a.holding = held, routed, len(held)+len(ways)
-	return nil
+	return err
 }
 
 // surroundings are the interfaces that hold no public address, and all networks.

@@ -32,7 +32,6 @@ func (a *Agent) edit(ctx context.Context, before router.Document, next step) (do
 	if err := a.opts.Table.Apply(ctx, plan); err != nil {
 		return true, err
 	}
-	a.plan = plan
 	switch {
 	case delta.ConcernsRouted(before), len(delta.Groups)+len(delta.RemovedGroups) > 0 && slices.ContainsFunc(next.doc.Frontends, func(f router.Frontend) bool { return f.Routed }):
 		// Where the holders are is what the groups say.
@@ -44,6 +43,7 @@ func (a *Agent) edit(ctx context.Context, before router.Document, next step) (do
 	if err != nil {
 		return true, err
 	}
+	a.plan = plan
 	a.untried = true
 	if len(a.udp) > 0 && len(delta.Groups)+len(delta.RemovedGroups) > 0 || concernsUDP(delta) {
 		a.forget(ctx, a.state.documents(), healthy)

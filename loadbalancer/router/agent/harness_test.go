@@ -33,11 +33,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeKernel struct {
 	mu       sync.Mutex
 	fail     error // of the next Apply
+	failOn   bool  // of all that follow, too
 	plans    int
 	whole    int // times that all was looked at
 	plan     *nft.Plan
 	size     nft.Counts
 	held     []netip.Addr
+	failHold int // so many calls of Hold fail
 	routed   []Routed
 	flows    []Flow
 	routes   []router.Route
@@ -50,7 +52,9 @@ func (k *fakeKernel) Apply(_ context.Context, p *nft.Plan) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.fail; err != nil {
-		k.fail = nil
+		if !k.failOn {
+			k.fail = nil
+		}
 		return err
 	}
 	k.plans++
@@ -112,6 +116,10 @@ func (fakeAddresses) Where(a netip.Addr) (string, error) {
 func (f fakeAddresses) Hold(_ context.Context, a []netip.Addr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.failHold > 0 {
+		f.failHold--
+		return errors.New("no room for addresses")
+	}
 	f.held = slices.Clone(a)
 	return nil
 }
