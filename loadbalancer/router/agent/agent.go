@@ -47,7 +47,8 @@ type Agent struct {
 
 	// Only the loop touches these.
 	state     state
-	plan      *nft.Plan // that the kernel has; nil where all has to be planned anew
+	plan      *nft.Plan                           // that the kernel has; nil where all has to be planned anew
+	judged    func(router.Check, netip.Addr) bool // which members pass their checks, by the plan
 	probing   map[health.Target]bool
 	public    map[string]bool         // interfaces that have public addresses
 	addresses []netip.Addr            // of all frontends, sorted
@@ -399,7 +400,7 @@ func (a *Agent) program(ctx context.Context) error {
 	if err := a.hold(ctx, addresses, routed); err != nil {
 		return err // without a plan, the next change looks at all addresses again
 	}
-	a.plan = plan
+	a.plan, a.judged = plan, healthy
 	a.untried = true
 	a.forget(ctx, documents, healthy)
 	a.metrics.running(plan.Counts(), a.holding)
