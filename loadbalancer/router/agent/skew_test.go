@@ -252,6 +252,7 @@ func TestSnapshotOfNewerRelease(t *testing.T) {
 	}{
 		"frontend": {func(w *wire.Document) { w.Frontends[1].ProtoReflect().SetUnknown(field) }, 4, "1 frontends, of Service default/s1 first,"},
 		"group":    {func(w *wire.Document) { w.Groups[1].ProtoReflect().SetUnknown(field) }, 4, "1 frontends, of Service default/six first,"},
+		"route":    {func(w *wire.Document) { w.Routes[0].ProtoReflect().SetUnknown(field) }, 5, "1 routes need what this one does not know"},
 		"document": {func(w *wire.Document) { w.ProtoReflect().SetUnknown(field) }, 5, "its field 99 is left out"},
 	} {
 		t.Run(name, func(t *testing.T) {
