@@ -107,6 +107,10 @@ func New(o Options) (*Agent, error) {
 		return nil, fmt.Errorf("router agent: %w", err)
 	}
 	for _, d := range documents {
+		d, problem := a.withoutTaken(d)
+		if problem != "" {
+			problems = append(problems, problem)
+		}
 		a.state[d.Cluster] = newOwned(d)
 	}
 	a.restored = problems
