@@ -227,7 +227,7 @@ func (a *Agent) apply(ctx context.Context, r *wire.ApplyRequest) *wire.ApplyResp
 		refusal = a.admitRoutes(next.doc.Document)
 	}
 	if refusal == nil && next.changed {
-		refusal = a.admitRouted(next.doc.Document)
+		refusal = a.admitRouted(next)
 	}
 	if refusal == nil && next.changed {
 		refusal = a.change(ctx, next, r)
