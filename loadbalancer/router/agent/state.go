@@ -91,6 +91,9 @@ func (s state) next(r *wire.ApplyRequest, where func(netip.Addr) (string, error)
 	if refusal := s.admit(next, where); refusal != nil {
 		return step{}, refusal
 	}
+	if refusal := s.admitOthers(now.Document, next); refusal != nil {
+		return step{}, refusal
+	}
 	return next, nil
 }
 
