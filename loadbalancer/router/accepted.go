@@ -124,6 +124,9 @@ func (a *Accepted) judge(before Accepted, delta Delta) error {
 	if len(a.Groups) > MaxGroups || len(a.Frontends) > MaxFrontends || a.members > MaxMembersTotal || a.ranges > MaxSourceRangeTotal {
 		return a.Validate()
 	}
+	if err := a.validateNames(); err != nil {
+		return err
+	}
 	for _, g := range delta.Groups {
 		if err := g.Validate(); err != nil {
 			return invalid(Frontend{}, "group %q: %v", g.Name, err)

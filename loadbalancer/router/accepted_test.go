@@ -71,6 +71,10 @@ func TestEditTwice(t *testing.T) {
 	if _, err := before.Edit(Delta{RemovedGroups: []string{"nodes4"}}); err == nil {
 		t.Error("a group that frontends use can be removed")
 	}
+	var named *InvalidError
+	if _, err := before.Stamped(before.Cluster, "two words", 0, 0).Edit(Delta{}); !errors.As(err, &named) {
+		t.Errorf("an identity with a space: %v", err)
+	}
 	routed := first
 	routed.Port, routed.BackendPort, routed.SNAT, routed.Affinity, routed.Routed = first.Port+1000, first.Port+1000, SNATNever, 0, true
 	var invalid *InvalidError

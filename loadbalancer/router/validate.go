@@ -47,11 +47,8 @@ func ValidCluster(name string) bool { return clusterName.MatchString(name) }
 // groups known, families matching. The error is an *InvalidError and names the
 // frontend and its Service where one is at fault.
 func (d Document) Validate() error {
-	if !ValidCluster(d.Cluster) {
-		return invalid(Frontend{}, "cluster %q is not a DNS label", d.Cluster)
-	}
-	if !plain(d.Identity, maxName) {
-		return invalid(Frontend{}, "identity is longer than %d bytes or not printable ASCII", maxName)
+	if err := d.validateNames(); err != nil {
+		return err
 	}
 	families, err := d.validateGroups()
 	if err != nil {
@@ -61,6 +58,16 @@ func (d Document) Validate() error {
 		return err
 	}
 	return d.validateRoutes()
+}
+
+func (d Document) validateNames() error {
+	if !ValidCluster(d.Cluster) {
+		return invalid(Frontend{}, "cluster %q is not a DNS label", d.Cluster)
+	}
+	if !plain(d.Identity, maxName) {
+		return invalid(Frontend{}, "identity is longer than %d bytes or not printable ASCII", maxName)
+	}
+	return nil
 }
 
 // family is what the members of a group have in common.

@@ -141,7 +141,10 @@ func (p *routerPair) lose(ctx context.Context, master, other string) (time.Time,
 	}
 	for {
 		select {
-		case u := <-updates:
+		case u, ok := <-updates:
+			if !ok {
+				return time.Time{}, fmt.Errorf("watch addresses of %s: the kernel's messages ended", other)
+			}
 			if u.NewAddr && u.LinkAddress.IP.String() == "10.20.0.1" {
 				return time.Now(), nil
 			}

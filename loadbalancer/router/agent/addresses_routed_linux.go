@@ -175,7 +175,7 @@ func letProxy(places []place) error {
 
 // routeTo makes exactly these be our routes to holders.
 func routeTo(ctx context.Context, places []place) error {
-	present, err := listRoutes(&netlink.Route{Table: unix.RT_TABLE_MAIN, Protocol: holderProtocol}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	present, err := holderRoutes()
 	if err != nil {
 		return err
 	}
@@ -202,6 +202,11 @@ func routeTo(ctx context.Context, places []place) error {
 		errs = append(errs, addRoute(p))
 	}
 	return errors.Join(errs...)
+}
+
+// holderRoutes are ours in the kernel.
+func holderRoutes() ([]netlink.Route, error) {
+	return listRoutes(&netlink.Route{Table: unix.RT_TABLE_MAIN, Protocol: holderProtocol}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
 }
 
 func holderRoute(p place) *netlink.Route {

@@ -58,6 +58,9 @@ func TestKernelForgets(t *testing.T) {
 	routed := []Routed{{Address: passed, Through: "eth1"}}
 	turn([]netip.Addr{own}, routed, own, passed)
 	must(n.Do(func() error { _, err := LetGo(); return err }))
+	if out, err := ipCommand(t, name, "-4", "route", "show", "proto", "80"); err != nil || out != "" {
+		t.Errorf("routes to holders after letting go: %q, %v", out, err)
+	}
 	turn(nil, nil)
 	turn([]netip.Addr{own}, routed, own, passed)
 	must(n.Do(func() error { _, err := LetGo(); return err }))

@@ -47,7 +47,8 @@ type Agent struct {
 
 	// Only the loop touches these.
 	state     state
-	plan      *nft.Plan // that the kernel has; nil where all has to be planned anew
+	plan      *nft.Plan                           // that the kernel has; nil where all has to be planned anew
+	judged    func(router.Check, netip.Addr) bool // which members pass their checks, by the plan
 	probing   map[health.Target]bool
 	public    map[string]bool         // interfaces that have public addresses
 	addresses []netip.Addr            // of all frontends, sorted
@@ -106,6 +107,10 @@ func New(o Options) (*Agent, error) {
 		return nil, fmt.Errorf("router agent: %w", err)
 	}
 	for _, d := range documents {
+		d, problem := a.withoutTaken(d)
+		if problem != "" {
+			problems = append(problems, problem)
+		}
 		a.state[d.Cluster] = newOwned(d)
 	}
 	a.restored = problems
@@ -222,7 +227,7 @@ func (a *Agent) apply(ctx context.Context, r *wire.ApplyRequest) *wire.ApplyResp
 		refusal = a.admitRoutes(next.doc.Document)
 	}
 	if refusal == nil && next.changed {
-		refusal = a.admitRouted(next.doc.Document)
+		refusal = a.admitRouted(next)
 	}
 	if refusal == nil && next.changed {
 		refusal = a.change(ctx, next, r)
@@ -399,7 +404,7 @@ func (a *Agent) program(ctx context.Context) error {
 	if err := a.hold(ctx, addresses, routed); err != nil {
 		return err // without a plan, the next change looks at all addresses again
 	}
-	a.plan = plan
+	a.plan, a.judged = plan, healthy
 	a.untried = true
 	a.forget(ctx, documents, healthy)
 	a.metrics.running(plan.Counts(), a.holding)

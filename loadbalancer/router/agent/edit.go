@@ -22,9 +22,15 @@ func (a *Agent) edit(ctx context.Context, before router.Document, next step) (do
 			return false, nil // another interface becomes a public one
 		}
 	}
+	for _, address := range went {
+		if name, err := a.opts.Addresses.Where(address); err != nil || !a.stillPublic(name) {
+			return false, nil // the interface may be an inner one from now on
+		}
+	}
 	a.probe()
-	healthy := a.healthy()
-	plan, ok := a.plan.Edit(before, next.doc.Document, *delta, healthy)
+	// By what the rest of the plan was made from: connections to a backend that fails since are
+	// forgotten when the rules lead there no more.
+	plan, ok := a.plan.Edit(before, next.doc.Document, *delta, a.judged)
 	a.plan = nil // until the kernel has the new one
 	if !ok {
 		return false, nil
@@ -46,10 +52,28 @@ func (a *Agent) edit(ctx context.Context, before router.Document, next step) (do
 	a.plan = plan
 	a.untried = true
 	if len(a.udp) > 0 && len(delta.Groups)+len(delta.RemovedGroups) > 0 || concernsUDP(delta) {
-		a.forget(ctx, a.state.documents(), healthy)
+		a.forget(ctx, a.state.documents(), a.judged)
 	}
 	a.metrics.running(plan.Counts(), a.holding)
 	return true, nil
+}
+
+// stillPublic reports whether an address of a frontend is on an interface; mostly the first is.
+func (a *Agent) stillPublic(name string) bool {
+	for _, o := range a.state {
+		var last netip.Addr
+		for i := range o.doc.Frontends {
+			address := o.doc.Frontends[i].Address
+			if address == last {
+				continue
+			}
+			last = address
+			if on, err := a.opts.Addresses.Where(address); err == nil && on == name {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // movedAddresses are those that a document has after a difference and had not before,

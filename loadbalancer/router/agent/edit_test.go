@@ -31,13 +31,17 @@ func TestEditsAreCheapAndRight(t *testing.T) {
 			d.Frontends = append(slices.DeleteFunc(slices.Clone(d.Frontends), func(o router.Frontend) bool { return o.Key() == f.Key() }), f)
 		}
 		b.must(b.wait(c, c.Set(d)))
+		inner := []string{"eth1"}
+		if len(d.Frontends) == 0 {
+			inner = []string{"eth0", "eth1"}
+		}
 		want := nft.New(nft.Input{
-			Documents: []router.Document{d.Normalize()}, Inner: []string{"eth1"}, Networks: slices.Concat(public, []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")}),
+			Documents: []router.Document{d.Normalize()}, Inner: inner, Networks: slices.Concat(public, []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")}),
 		})
 		b.kernel.mu.Lock()
 		plan, held := b.kernel.plan, b.kernel.held
 		b.kernel.mu.Unlock()
-		if diff := cmp.Diff(want.String(), plan.String()); diff != "" && len(d.Frontends) > 0 {
+		if diff := cmp.Diff(want.String(), plan.String()); diff != "" {
 			t.Fatalf("step %d:\n%s", i, diff)
 		}
 		if want := addressesOf([]router.Document{d.Normalize()}); !slices.Equal(held, want) {
@@ -48,5 +52,24 @@ func TestEditsAreCheapAndRight(t *testing.T) {
 	defer b.kernel.mu.Unlock()
 	if b.kernel.whole >= b.kernel.plans {
 		t.Errorf("of %d plans %d looked at everything", b.kernel.plans, b.kernel.whole)
+	}
+}
+
+// TestLastAddressGoes: an interface that loses its last public address is an inner one again.
+func TestLastAddressGoes(t *testing.T) {
+	b := newBench(t)
+	b.start()
+	c := b.client("lab", 1)
+	d := doc("lab", "203.0.113.100", 1)
+	b.must(b.wait(c, c.Set(d)))
+	d.Frontends = nil
+	b.must(b.wait(c, c.Set(d)))
+	want := nft.New(nft.Input{
+		Documents: []router.Document{d.Normalize()}, Inner: []string{"eth0", "eth1"}, Networks: slices.Concat(public, []netip.Prefix{netip.MustParsePrefix("10.20.0.0/24")}),
+	})
+	b.kernel.mu.Lock()
+	defer b.kernel.mu.Unlock()
+	if diff := cmp.Diff(want.String(), b.kernel.plan.String()); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -51,7 +51,11 @@ func udpBackends(documents []router.Document, healthy func(router.Check, netip.A
 			groups[d.Groups[i].Name] = nil
 		}
 		for _, f := range d.Frontends {
-			if f.Protocol != router.UDP || f.Routed { // what is not translated follows its holder
+			if f.Protocol != router.UDP {
+				continue
+			}
+			if f.Routed { // nothing is translated, so the connection is with the address itself
+				out[f.Key()] = backends{port: f.Port, members: map[netip.Addr]bool{f.Address: true}}
 				continue
 			}
 			members := groups[f.Group]

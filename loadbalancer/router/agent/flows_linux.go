@@ -43,7 +43,7 @@ func (m matcher) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	}
 	to, ok := netip.AddrFromSlice(f.Forward.DstIP)
 	from, is := netip.AddrFromSlice(f.Reverse.SrcIP)
-	if !ok || !is || to.Unmap() == from.Unmap() { // not translated
+	if !ok || !is {
 		return false
 	}
 	return m(Flow{

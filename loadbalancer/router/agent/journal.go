@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"os"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -60,10 +61,7 @@ func followJournal(path string, id snapshotID, base router.Accepted) (d router.A
 		return base, 0, nil // of the snapshot before: the next one replaces it
 	}
 	d, followed := follow(base, requests)
-	if followed != nil {
-		return base, end, errors.Join(followed, err)
-	}
-	return d, end, err
+	return d, end, errors.Join(followed, err)
 }
 
 // decodeJournal reads records up to the first that is not whole.
@@ -116,10 +114,18 @@ func decodeRecord(b []byte) (r *wire.ApplyRequest, size int, err error) {
 }
 
 // follow applies many differences at once. That the result is the document which
-// the last one meant, its hash tells.
+// the last one meant, its hash tells. What a newer build wrote with something that this
+// one does not know ends it: the document before it is returned with the error.
 func follow(base router.Accepted, requests []*wire.ApplyRequest) (router.Accepted, error) {
 	if len(requests) == 0 {
 		return base, nil
+	}
+	var newer error
+	if n := slices.IndexFunc(requests, func(r *wire.ApplyRequest) bool { return unsupported(r, "") != nil }); n >= 0 {
+		newer = fmt.Errorf("a newer onelb-router wrote generation %d: %s", requests[n].GetGeneration(), unsupported(requests[n], "of this version").message)
+		if requests = requests[:n]; n == 0 {
+			return base, newer
+		}
 	}
 	deltas := make([]router.Delta, 0, len(requests))
 	generation := base.Generation
@@ -143,5 +149,5 @@ func follow(base router.Accepted, requests []*wire.ApplyRequest) (router.Accepte
 	if hash := d.Hash(); hash != last.GetHash() {
 		return base, fmt.Errorf("generation %d has hash %s, not %s", generation, hash, last.GetHash())
 	}
-	return d, nil
+	return d, newer
 }

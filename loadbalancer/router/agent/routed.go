@@ -41,17 +41,21 @@ func (a *Agent) split(documents []router.Document) (translated []netip.Addr, rou
 
 // admitRouted checks that the holders of routed addresses are on another network than
 // the clients. That they are on one of the router's may change, and is told.
-func (a *Agent) admitRouted(d router.Document) *refusal {
+// Of a difference without groups, what is new is looked at: the rest was admitted.
+func (a *Agent) admitRouted(next step) *refusal {
+	d := next.doc.Document
+	concerned := d.Frontends
+	if delta := next.delta; delta != nil && len(delta.Groups)+len(delta.RemovedGroups) == 0 {
+		concerned = delta.Frontends
+	}
 	through := innerOf(a.opts.Addresses.Interfaces(), d)
-	for _, f := range d.Frontends {
+	for _, f := range concerned {
 		if !f.Routed {
 			continue
 		}
+		// Of new ones it is known; one that was there and has lost its interface is told elsewhere.
 		outer, err := a.opts.Addresses.Where(f.Address)
-		switch name := through(f.Group); {
-		case err != nil:
-			return refuse(router.ReasonUnknownAddress, "%v", err).of(f)
-		case name == outer:
+		if name := through(f.Group); err == nil && name == outer {
 			return refuse(router.ReasonRoute, "the nodes are on the network of the public addresses themselves (%s): there, a pool with exposure L2 needs no router", name).of(f)
 		}
 	}

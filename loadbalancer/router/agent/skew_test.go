@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -241,6 +242,57 @@ func TestUnknownFields(t *testing.T) {
 	}
 }
 
+// TestJournalOfNewerRelease: records up to the first with something that this release does
+// not know are followed, and what ends it is told.
+func TestJournalOfNewerRelease(t *testing.T) {
+	e := newEdits(t)
+	e.edit(50, true)
+	e.edit(51, false)
+	last := e.latest.Generation
+	for n := range 2 {
+		d, r := e.request(52+n, false)
+		r.Frontends[0].ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1))
+		p, err := e.store.prepare(d, r)
+		if err == nil {
+			err = p.commit()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.latest = d
+	}
+	d, problems := e.reload(e.copied())
+	if d.Generation != last || !strings.Contains(strings.Join(problems, " "), "does not know field 99") {
+		t.Errorf("generation %d, want %d, problems %v", d.Generation, last, problems)
+	}
+}
+
+// TestTakenOnDisk: of two documents with one address, the first has it, and that is told.
+func TestTakenOnDisk(t *testing.T) {
+	b := newBench(t)
+	b.must(os.MkdirAll(b.path("state"), 0o700))
+	s, err := openStore(b.path("state"))
+	b.must(err)
+	for cluster, n := range map[string]int{"lab": 2, "other": 3} {
+		d := doc(cluster, "203.0.113.100", n)
+		d.Frontends = append(d.Frontends, doc(cluster, "203.0.113."+strconv.Itoa(100+n), 1).Frontends...)
+		d = d.Normalize()
+		d.Generation = 1
+		b.must(s.save(d))
+	}
+	s.close()
+	b.start()
+	b.eventually("restored", func() bool { return b.size().Frontends == 4 })
+	c := b.client("other", 1)
+	b.must(b.wait(c, c.Set(doc("other", "203.0.113.103", 1))))
+	if got := strings.Join(c.State().Instances[0].Problems, " "); !strings.Contains(got, "document of cluster other: 3 frontends, of Service default/s0 first, are closed") {
+		t.Errorf("problems %q", got)
+	}
+	if got := b.size().Frontends; got != 4 {
+		t.Errorf("%d frontends", got)
+	}
+}
+
 // TestSnapshotOfNewerRelease: after a step back to this release, what it does not know
 // is closed and told until the cluster sends what it does know; the rest works on.
 func TestSnapshotOfNewerRelease(t *testing.T) {
@@ -252,6 +304,7 @@ func TestSnapshotOfNewerRelease(t *testing.T) {
 	}{
 		"frontend": {func(w *wire.Document) { w.Frontends[1].ProtoReflect().SetUnknown(field) }, 4, "1 frontends, of Service default/s1 first,"},
 		"group":    {func(w *wire.Document) { w.Groups[1].ProtoReflect().SetUnknown(field) }, 4, "1 frontends, of Service default/six first,"},
+		"route":    {func(w *wire.Document) { w.Routes[0].ProtoReflect().SetUnknown(field) }, 5, "1 routes need what this one does not know"},
 		"document": {func(w *wire.Document) { w.ProtoReflect().SetUnknown(field) }, 5, "its field 99 is left out"},
 	} {
 		t.Run(name, func(t *testing.T) {

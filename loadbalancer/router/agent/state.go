@@ -91,6 +91,9 @@ func (s state) next(r *wire.ApplyRequest, where func(netip.Addr) (string, error)
 	if refusal := s.admit(next, where); refusal != nil {
 		return step{}, refusal
 	}
+	if refusal := s.admitOthers(now.Document, next); refusal != nil {
+		return step{}, refusal
+	}
 	return next, nil
 }
 
@@ -157,6 +160,36 @@ func (s state) admit(next step, where func(netip.Addr) (string, error)) *refusal
 		}
 	}
 	return nil
+}
+
+// withoutTaken takes out of a document from disk the frontends whose address another
+// document has: where a journal could not be followed to its end, another cluster may
+// have got it since. It returns what is to be told.
+func (a *Agent) withoutTaken(d router.Accepted) (router.Accepted, string) {
+	if len(a.state) == 0 {
+		return d, ""
+	}
+	var out []string
+	kept := slices.DeleteFunc(slices.Clone(d.Frontends), func(f router.Frontend) bool {
+		for _, o := range a.state {
+			if o.doc.HasAddress(f.Address) {
+				out = append(out, f.Service)
+				return true
+			}
+		}
+		return false
+	})
+	if len(out) == 0 {
+		return d, ""
+	}
+	problem := fmt.Sprintf("document of cluster %s: %d frontends, of Service %s first, are closed until the cluster sends its document again: another cluster has their address", d.Cluster, len(out), out[0])
+	without := d.Document
+	without.Frontends = kept
+	next, err := router.Accept(without)
+	if err != nil { // less of what was valid is valid
+		return router.Accepted{}.Stamped(d.Cluster, d.Identity, d.Token, d.Generation), fmt.Sprintf("%s: %v", problem, err)
+	}
+	return next, problem
 }
 
 // refusal is a rejection in the making.

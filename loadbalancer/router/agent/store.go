@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -204,7 +205,18 @@ func (s *store) load() (documents []router.Accepted, problems []string, err erro
 			documents = append(documents, d)
 		}
 	}
+	// What may be older than what ran comes last: of what two have, the other one's counts.
+	slices.SortStableFunc(documents, func(x, y router.Accepted) int {
+		return rank(s.clusters[x.Cluster].unsure) - rank(s.clusters[y.Cluster].unsure)
+	})
 	return documents, problems, nil
+}
+
+func rank(unsure bool) int {
+	if unsure {
+		return 1
+	}
+	return 0
 }
 
 func (s *store) loadCluster(cluster string) (d router.Accepted, found bool, problems []string) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -32,7 +33,7 @@ func unsupported(r *wire.ApplyRequest, version string) *refusal {
 		}
 	}
 	for _, route := range r.GetRoutes() {
-		if n := unknown(route, route.GetDestination()); n != 0 {
+		if n := unknownOfRoute(route); n != 0 {
 			return say(n, "a route")
 		}
 	}
@@ -50,7 +51,8 @@ func unsupported(r *wire.ApplyRequest, version string) *refusal {
 }
 
 // withoutUnknown takes out of a stored document the frontends that a newer build
-// wrote with something that this one does not know, or whose group has such. They
+// wrote with something that this one does not know, or whose group has such, and such
+// routes. They
 // are closed rather than open until the cluster sends what this build can do. It
 // returns what is to be told.
 func withoutUnknown(w *wire.Document) (problem string) {
@@ -69,9 +71,14 @@ func withoutUnknown(w *wire.Document) (problem string) {
 	}
 	out := len(w.GetFrontends()) - len(kept)
 	w.Frontends = kept
+	routes := len(w.GetRoutes())
+	w.Routes = slices.DeleteFunc(w.GetRoutes(), func(r *wire.Route) bool { return unknownOfRoute(r) != 0 })
+	routes -= len(w.GetRoutes())
 	switch {
 	case out > 0:
 		return fmt.Sprintf("a newer onelb-router wrote the document of cluster %s: %d frontends, of Service %s first, need what this one does not know and are closed until the cluster sends its document again", w.GetCluster(), out, first)
+	case routes > 0:
+		return fmt.Sprintf("a newer onelb-router wrote the document of cluster %s: %d routes need what this one does not know and are left out until the cluster sends its document again", w.GetCluster(), routes)
 	case unknown(w) != 0:
 		return fmt.Sprintf("a newer onelb-router wrote the document of cluster %s: its field %d is left out until the cluster sends its document again", w.GetCluster(), unknown(w))
 	}
@@ -100,6 +107,14 @@ func unknownOfFrontend(f *wire.Frontend) protowire.Number {
 		if n == 0 {
 			n = unknown(p)
 		}
+	}
+	return n
+}
+
+func unknownOfRoute(r *wire.Route) protowire.Number {
+	n := unknown(r)
+	if n == 0 && r.GetDestination() != nil {
+		n = unknown(r.GetDestination())
 	}
 	return n
 }
