@@ -32,7 +32,7 @@ type early struct {
 	// called: the library has asked for a Service's addresses. Its service
 	// controller may be off (--controllers), and Services without a class are
 	// somebody else's then. Those with a class are served by our own.
-	called  atomic.Bool
+	called atomic.Bool
 	// waiting: those that waited at the start, without and with a class, have begun.
 	waiting [2]sync.Once
 }
