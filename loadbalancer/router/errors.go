@@ -35,7 +35,7 @@ const (
 	ReasonHash Reason = "HashMismatch"
 	// ReasonIdentity: another cluster of the same name owns the document.
 	ReasonIdentity Reason = "OtherIdentity"
-	// ReasonTaken: another cluster owns the address.
+	// ReasonTaken: another cluster owns the address, or it is one of its nodes, pods or gateways.
 	ReasonTaken Reason = "AddressTaken"
 	// ReasonUnknownAddress: no interface of the router has the address's network.
 	ReasonUnknownAddress Reason = "UnknownAddress"
