@@ -165,3 +165,14 @@ func BenchmarkEdit10000(b *testing.B) {
 		plan.forget()
 	}
 }
+
+// TestDoubled: what is read while the kernel makes a set larger is known as that.
+func TestDoubled(t *testing.T) {
+	a, b := element{key: "a"}, element{key: "b", val: "1"}
+	if doubled(nil) || doubled([]element{a, b}) || doubled([]element{{key: "a", end: "b"}, {key: "a", end: "c"}}) {
+		t.Error("what is there once is taken for doubled")
+	}
+	if !doubled([]element{a, b, {key: "b", val: "2"}}) {
+		t.Error("a key that is there twice is not found")
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -26,7 +27,7 @@ func (k *Kernel) read(ctx context.Context) (*Plan, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("read tables: %w", err)
 		}
-		right, err := f.read(conn, &p.tables[i])
+		right, err := f.read(ctx, conn, &p.tables[i])
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, nil
 		}
@@ -40,7 +41,7 @@ func (k *Kernel) read(ctx context.Context) (*Plan, error) {
 	return p, nil
 }
 
-func (f family) read(conn *nftables.Conn, out *tableContent) (bool, error) {
+func (f family) read(ctx context.Context, conn *nftables.Conn, out *tableContent) (bool, error) {
 	tables, err := conn.ListTablesOfFamily(f.family)
 	if err != nil {
 		return false, err
@@ -54,14 +55,14 @@ func (f family) read(conn *nftables.Conn, out *tableContent) (bool, error) {
 	if table == nil || table.Flags != 0 { // a dormant table does nothing
 		return false, nil
 	}
-	right, err := f.readSets(conn, table, out)
+	right, err := f.readSets(ctx, conn, table, out)
 	if err != nil || !right {
 		return false, err
 	}
 	return f.sameChains(conn, table, (&Plan{tables: [len(families)]tableContent{*out}}).valueChains(0))
 }
 
-func (f family) readSets(conn *nftables.Conn, table *nftables.Table, out *tableContent) (bool, error) {
+func (f family) readSets(ctx context.Context, conn *nftables.Conn, table *nftables.Table, out *tableContent) (bool, error) {
 	sets, err := conn.GetSets(table)
 	if err != nil {
 		return false, fmt.Errorf("sets: %w", err)
@@ -82,20 +83,59 @@ func (f family) readSets(conn *nftables.Conn, table *nftables.Table, out *tableC
 		if d.dynamic {
 			continue
 		}
-		elements, err := conn.GetSetElements(want)
-		if err != nil {
+		if out[i], err = d.elements(ctx, conn, want); err != nil {
 			return false, fmt.Errorf("elements of %s: %w", d.name, err)
 		}
-		for _, e := range elements {
+	}
+	return true, nil
+}
+
+// Reading of a set that the kernel is just making larger is tried again.
+const (
+	readTries = 50
+	readPause = 20 * time.Millisecond
+)
+
+var errUnsteady = errors.New("the kernel gives some twice, and so not others")
+
+// elements reads the elements of a set, sorted. For a moment after many were added the
+// kernel moves them to a larger table; who reads meanwhile gets some twice and as many
+// not at all.
+func (d definition) elements(ctx context.Context, conn *nftables.Conn, set *nftables.Set) ([]element, error) {
+	for range readTries {
+		found, err := conn.GetSetElements(set)
+		if err != nil {
+			return nil, err
+		}
+		out := make([]element, 0, len(found))
+		for _, e := range found {
 			val := string(e.Val)
 			if d.data == nftables.TypeVerdict {
 				val = verdictChain(e.Val)
 			}
-			out[i] = append(out[i], element{key: string(e.Key), end: string(e.KeyEnd), val: val})
+			out = append(out, element{key: string(e.Key), end: string(e.KeyEnd), val: val})
 		}
-		sortElements(out[i])
+		sortElements(out)
+		if !doubled(out) {
+			return out, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(readPause):
+		}
 	}
-	return true, nil
+	return nil, errUnsteady
+}
+
+// doubled reports whether a sorted list has an element twice.
+func doubled(list []element) bool {
+	for i := 1; i < len(list); i++ {
+		if compareElements(list[i-1], list[i]) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func sameSet(have, want *nftables.Set) bool {
