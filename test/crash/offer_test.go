@@ -112,8 +112,11 @@ AR=[TYPE="IP4",IP="203.0.113.200",SIZE="50"]
 		}
 		return nil
 	})
-	if r := l.sim.Reservations(id); len(r) > 0 {
-		t.Errorf("reservations are left: %v", r)
-	}
+	l.until("the reservation to be gone", func(context.Context) error { // OpenNebula answers first, and then deletes
+		if r := l.sim.Reservations(id); len(r) > 0 {
+			return fmt.Errorf("left: %v", r)
+		}
+		return nil
+	})
 	stop()
 }
